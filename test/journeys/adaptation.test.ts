@@ -8,7 +8,7 @@ import { hashedName } from '../../src/base/hashed-name.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { startAedes } from '../peers/brokers.ts';
-import { Site, secrets } from './site.ts';
+import { childTables, Site } from './site.ts';
 
 const id = 'urn:dev:lwm2m:1';
 const other = 'urn:dev:dm:1';
@@ -330,12 +330,7 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
       [],
       {
         gateway: { id: 'gw-2', state: ':memory:' },
-        mqtt: undefined,
-        parent: {
-          id: 'gw-1',
-          uri: `coaps://127.0.0.1:${top.coapsPort}`,
-          'factory-secret': secrets.factory('gw-2'),
-        },
+        ...childTables('gw-2', top),
         ...clients(id),
       },
       false,

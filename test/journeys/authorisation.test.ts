@@ -12,7 +12,7 @@ import { encodeTnds, TndsMediaType } from '../../src/wire/syncml/tnds.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { freshState } from '../state-files.ts';
-import { gatewayConfig, loopback, Site, secrets } from './site.ts';
+import { accountNode, childTables, gatewayConfig, loopback, Site, secrets } from './site.ts';
 
 const limit = { timeout: 60_000 };
 const ids = ['urn:dev:ops:1', 'urn:dev:ops:2'];
@@ -148,13 +148,7 @@ describe('what a second DM server can do at a gateway', limit, () => {
     assert.match(await wake('other.example', theirs), /no right/);
     assert.doesNotMatch(await wake('other.example', mine), /no right|no account/);
     await second.headendEvents.until('mqtt.connected');
-    const listed = await own.manage('gw-1', [{ name: 'Get', uri: './DMAcc' }]);
-    const names = String(listed[0]?.results[0]?.data).split('/');
-    const found = await own.manage(
-      'gw-1',
-      names.map((name) => ({ name: 'Get' as const, uri: `./DMAcc/${name}/ServerID` })),
-    );
-    const node = names[found.findIndex(({ results }) => results[0]?.data === 'other.example')];
+    const node = await accountNode(own, 'gw-1', 'other.example');
     // An Atomic that fails takes nothing away, and one that is stored takes all.
     const acl = { name: 'Get' as const, uri: `${record(mine)}?prop=ACL` };
     await own.manage('gw-1', [
@@ -209,12 +203,7 @@ describe('what a child gateway can say over coaps', limit, () => {
       gatewayConfig('', [theirs], {
         gateway: { id: name, state: ':memory:' },
         coap: { ...coap, 'insecure-plain-coap': true },
-        mqtt: undefined,
-        parent: {
-          id: 'gw-1',
-          uri: `coaps://127.0.0.1:${first.coapsPort}`,
-          'factory-secret': secrets.factory(name),
-        },
+        ...childTables(name, first),
       });
     const open = (site: Site, name: string) => {
       const surroundings = { events: site.gatewayEvents, listInterfaces: loopback('IPv4') };

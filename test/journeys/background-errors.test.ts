@@ -55,7 +55,7 @@ import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { EnrolmentSite } from './enrolment-site.ts';
 import { serves } from './lying-server.ts';
-import { loopback, Site, secrets } from './site.ts';
+import { childTables, loopback, Site } from './site.ts';
 
 const limit = { timeout: 60_000 };
 const folder = mkdtempSync(join(tmpdir(), 'postern-background-'));
@@ -459,12 +459,7 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       [],
       {
         gateway: { id: 'gw-2', state: ':memory:' },
-        mqtt: undefined,
-        parent: {
-          id: 'gw-1',
-          uri: `coaps://127.0.0.1:${parent.coapsPort}`,
-          'factory-secret': secrets.factory('gw-2'),
-        },
+        ...childTables('gw-2', parent),
       },
       false,
     );

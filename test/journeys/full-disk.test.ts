@@ -12,7 +12,7 @@ import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { SmallDisk } from '../peers/small-disk.ts';
 import { releasedState } from '../state-files.ts';
-import { Site, secrets } from './site.ts';
+import { childTables, Site, secrets } from './site.ts';
 
 const probe = SmallDisk.mount(1);
 const skip = probe ? false : 'file systems cannot be mounted here';
@@ -101,12 +101,7 @@ describe('a gateway on a full disk', { skip, timeout: 120_000 }, () => {
       {
         gateway: { id: 'gw-2', state: join(disk.folder, 'state.db') },
         coap,
-        mqtt: undefined,
-        parent: {
-          id: 'gw-1',
-          uri: `coaps://127.0.0.1:${parent.coapsPort}`,
-          'factory-secret': secrets.factory('gw-2'),
-        },
+        ...childTables('gw-2', parent),
       },
       false,
     );

@@ -7,7 +7,7 @@ import { load } from '../bench/tunnel-load.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { startAedes, startMosquitto } from '../peers/brokers.ts';
 import { startHostileBroker } from '../peers/hostile-broker.ts';
-import { Site, secrets } from './site.ts';
+import { childTables, Site } from './site.ts';
 
 const limit = { timeout: 60_000 };
 
@@ -92,12 +92,7 @@ describe('behind a child gateway', limit, () => {
       [],
       {
         gateway: { id: 'gw-2', state: ':memory:' },
-        mqtt: undefined,
-        parent: {
-          id: 'gw-1',
-          uri: `coaps://127.0.0.1:${parent.coapsPort}`,
-          'factory-secret': secrets.factory('gw-2'),
-        },
+        ...childTables('gw-2', parent),
       },
       false,
     );

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { seededEntropy } from '../../src/base/entropy.ts';
 import { readResult } from '../../src/mo/campaign-result.ts';
 import { startAedes } from '../peers/brokers.ts';
-import { Site, secrets } from './site.ts';
+import { childTables, Site, secrets } from './site.ts';
 
 const seed = Number(process.env.POSTERN_SEED ?? 1 + Math.floor(Math.random() * 1e6));
 const codings = ['xml', 'wbxml', 'cbor'] as const;
@@ -99,12 +99,7 @@ describe(`a device may say anything of itself (POSTERN_SEED=${seed})`, { timeout
         ids('gw-2'),
         {
           gateway: { id: 'gw-2', state: ':memory:' },
-          mqtt: undefined,
-          parent: {
-            id: 'gw-1',
-            uri: `coaps://127.0.0.1:${gateway.coapsPort}`,
-            'factory-secret': secrets.factory('gw-2'),
-          },
+          ...childTables('gw-2', gateway),
           lwm2m: lwm2m('gw-2'),
         },
         false,

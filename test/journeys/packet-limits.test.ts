@@ -7,7 +7,7 @@ import { openDatabase } from '../../src/base/open-database.ts';
 import { Outbox } from '../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { startMosquitto } from '../peers/brokers.ts';
-import { Site, secrets } from './site.ts';
+import { childTables, Site, secrets } from './site.ts';
 
 const limit = { timeout: 120_000 };
 const alerts = 400;
@@ -71,12 +71,7 @@ describe('a broker that takes 16 kB, and alerts of more than that', limit, () =>
       [],
       {
         gateway: { id: 'gw-2', state: await stateWithAlerts(folder) },
-        mqtt: undefined,
-        parent: {
-          id: 'gw-1',
-          uri: `coaps://127.0.0.1:${parent.coapsPort}`,
-          'factory-secret': secrets.factory('gw-2'),
-        },
+        ...childTables('gw-2', parent),
       },
       false,
     );

@@ -19,7 +19,7 @@ import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { Nat } from '../peers/nat.ts';
 import { sealingOf } from '../state-files.ts';
-import { Site, secrets } from './site.ts';
+import { childTables, Site, secrets } from './site.ts';
 
 const limit = { timeout: 90_000 };
 const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
@@ -167,12 +167,7 @@ describe('presence of devices', limit, () => {
       {
         gateway: { id: 'gw-2', state: ':memory:' },
         coap: coapAt(0, { advertise: nat.advertised }),
-        mqtt: undefined,
-        parent: {
-          id: 'gw-1',
-          uri: `coaps://127.0.0.1:${first.coapsPort}`,
-          'factory-secret': secrets.factory('gw-2'),
-        },
+        ...childTables('gw-2', first),
       },
       false,
       { clock },

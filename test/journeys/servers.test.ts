@@ -4,7 +4,7 @@ import { hashedName } from '../../src/base/hashed-name.ts';
 import { accountNodes } from '../../src/mo/dm-acc.ts';
 import { encodeTnds, TndsMediaType } from '../../src/wire/syncml/tnds.ts';
 import { startAedes } from '../peers/brokers.ts';
-import { Site, secrets } from './site.ts';
+import { accountNode, Site, secrets } from './site.ts';
 
 const limit = { timeout: 60_000 };
 const ids = ['urn:dev:ops:1', 'urn:dev:ops:2'];
@@ -143,13 +143,7 @@ describe('two DM servers, one gateway', limit, () => {
     };
     await other.fanOut('gw-1', order);
     await first.gatewayEvents.until('fanout.started', { name: 'mine' });
-    const listed = await own.manage('gw-1', [{ name: 'Get', uri: './DMAcc' }]);
-    const names = String(listed[0]?.results[0]?.data).split('/');
-    const found = await own.manage(
-      'gw-1',
-      names.map((name) => ({ name: 'Get' as const, uri: `./DMAcc/${name}/ServerID` })),
-    );
-    const node = names[found.findIndex(({ results }) => results[0]?.data === 'other.example')];
+    const node = await accountNode(own, 'gw-1', 'other.example');
     const [deleted] = await own.manage('gw-1', [{ name: 'Delete', uri: `./DMAcc/${node}` }]);
     assert.equal(deleted?.status, 200);
     await first.gatewayEvents.until('dm.server-gone', { server: 'other.example' });

@@ -82,6 +82,27 @@ export const gatewayConfig = (
     'test',
   );
 
+/** Tables of a child gateway that reaches its parent, `gw-1`, over DTLS. */
+export const childTables = (id: string, { coapsPort }: Pick<Gateway, 'coapsPort'>) => ({
+  mqtt: undefined,
+  parent: { id: 'gw-1', uri: `coaps://127.0.0.1:${coapsPort}`, 'factory-secret': secrets.factory(id) },
+});
+
+/** Name of the node of the account that a gateway has for a server. Undefined when a DM server finds none. */
+export async function accountNode(
+  headend: Pick<Headend, 'manage'>,
+  gateway: string,
+  serverId: string,
+): Promise<string | undefined> {
+  const listed = await headend.manage(gateway, [{ name: 'Get', uri: './DMAcc' }]);
+  const names = String(listed[0]?.results[0]?.data).split('/');
+  const found = await headend.manage(
+    gateway,
+    names.map((name) => ({ name: 'Get' as const, uri: `./DMAcc/${name}/ServerID` })),
+  );
+  return names[found.findIndex(({ results }) => results[0]?.data === serverId)];
+}
+
 /** What an OMA DM device of a site is: see `Site.device`. */
 export interface DeviceKind {
   readonly factory?: boolean;
