@@ -87,7 +87,7 @@ const headendTables = v.strictObject({
     ),
     'gateway-rate': described(
       v.optional(integerBetween(1, 100_000), 1000),
-      'Messages a second of one gateway that are looked at; three times as many at once. A message counts once for each 16 KiB. A gateway that sends more gets a small share of the rest, and repeats what was not answered',
+      'Messages a second of one gateway that are looked at; three times as many at once. A message counts once for each 16 KiB. A fifth of it is for packages of parties that have not proved themselves through this gateway. A gateway that sends more gets a small share of the rest, and repeats what was not answered',
     ),
   }),
   api: v.optional(apiSection, {}),

@@ -40,6 +40,8 @@ export interface DownlinkParts {
 
 /** Receives what gateways publish. */
 export interface DownlinkReceiver {
+  /** Whether the party of a package has proved itself through the gateway that published it, or needs not to do so here. */
+  readonly isProven: (gateway: string, device: string | undefined) => boolean;
   /** Answers a package. An error that it throws is sent back as an error envelope. */
   readonly answerPackage: (up: UpPackage) => Promise<DownPackage>;
   /**
@@ -208,11 +210,15 @@ export class Downlink implements AsyncDisposable {
       events.emit('package.for-another', { gateway, server: envelope.server });
       return;
     }
-    if (envelope.kind === EnvelopeKind.Request)
+    if (envelope.kind === EnvelopeKind.Request) {
+      const isAdmitted =
+        receiver.isProven(gateway, envelope.device) || this.#budget.admitsUnproven(gateway, envelope.device);
       void background(events, 'package', () =>
-        this.#publishAnswer(receiver, gateway, envelope, { qos, bytes }),
+        isAdmitted
+          ? this.#publishAnswer(receiver, gateway, envelope, { qos, bytes })
+          : this.#publishBusy(gateway, envelope, qos),
       );
-    else {
+    } else {
       const told = this.#notifications.get(hexOf(envelope.correlation));
       if (told) this.#check.wasHeard();
       told?.(envelope);
@@ -230,11 +236,23 @@ export class Downlink implements AsyncDisposable {
     envelope: Envelope,
     { qos, bytes }: Arrival,
   ): Promise<void> {
-    const { events } = this.#parts;
     const key = `${gateway} ${hexOf(envelope.correlation)}`;
-    const answer = this.#answers
+    const answer = await this.#answers
       .of(key, bytes, () => this.#makeAnswer(receiver, gateway, envelope))
       .catch((thrown) => this.#refusal(gateway, envelope, thrown));
+    await this.#publish(gateway, envelope, qos, answer);
+  }
+
+  /** Frees the place of a package at its gateway at once. The package may come again, so this answer is not kept. */
+  async #publishBusy(gateway: string, envelope: Envelope, qos: number): Promise<void> {
+    const { dmStatus, message } = new PosternError(
+      'unavailable',
+      'too many packages of parties that have not proved themselves; try again later',
+    );
+    await this.#publish(gateway, envelope, qos, this.#error(envelope, dmStatus, message));
+  }
+
+  async #publish(gateway: string, envelope: Envelope, qos: number, answer: Buffer): Promise<void> {
     const { timeToLive, correlation, device, server } = envelope;
     const publish = async (payload: Buffer) =>
       await this.#link.publish({
@@ -244,14 +262,14 @@ export class Downlink implements AsyncDisposable {
         ...(timeToLive !== undefined && timeToLive > 0 && { expiry: timeToLive }),
       });
     try {
-      await publish(await answer).catch(async (thrown) => {
+      await publish(answer).catch(async (thrown) => {
         const { code, dmStatus, message } = asPosternError(thrown);
         if (code !== 'tooLarge') throw thrown;
         // The broker does not take the answer. Without an error in its place the gateway would wait in vain.
         await publish(this.#error({ correlation, device, server }, dmStatus, message));
       });
     } catch (thrown) {
-      events.emit('mqtt.answer-lost', { gateway, reason: asPosternError(thrown).message });
+      this.#parts.events.emit('mqtt.answer-lost', { gateway, reason: asPosternError(thrown).message });
     }
   }
 

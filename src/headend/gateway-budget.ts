@@ -1,13 +1,20 @@
 import { BoundedMap } from '../base/bounded-map.ts';
 import type { Clock, Monotonic } from '../base/clock.ts';
 import type { Events } from '../base/events.ts';
-import { FairBudget } from '../base/fair-budget.ts';
+import { FairBudget, type FairRates } from '../base/fair-budget.ts';
 
 /**
  * For a rate of one gateway: seconds of it that may come at once; gateways whose rates may be used up at the same time; gateways
- * that are remembered, some 300 bytes each. Bytes of a message that cost one token.
+ * that are remembered, some 300 bytes each. Bytes of a message that cost one token. Of that rate: the part for packages of
+ * parties that have not proved themselves through this gateway, and seconds of this part that may come at once.
  */
-export const budgetLimits = { burst: 3, gateways: 6, remembered: 4096, bytes: 16 * 1024 } as const;
+export const budgetLimits = {
+  burst: 3,
+  gateways: 6,
+  remembered: 4096,
+  bytes: 16 * 1024,
+  unproven: { part: 0.2, burst: 10 },
+} as const;
 
 /** Milliseconds until it is told again that messages of a gateway are refused. */
 const tellEvery = 60_000;
@@ -19,30 +26,50 @@ interface Refused {
 }
 
 /**
- * Decides which messages of gateways are looked at, before anything of them is parsed. A gateway that sends more than its rate
+ * Decides which messages of gateways are looked at, before anything of them is parsed but their envelope. A gateway that sends more than its rate
  * shares a tenth of the total with all others that do so. The rest is for the other gateways.
  */
 export class GatewayBudget {
   readonly #clock: Pick<Clock, 'now'>;
   readonly #events: Events;
   readonly #budget: FairBudget;
+  readonly #unproven: FairBudget;
   readonly #refused = new BoundedMap<string, Refused>(budgetLimits.remembered);
 
   /** @param rate messages a second of one gateway, of up to 16 KiB; a larger one counts as several */
   constructor(rate: number, clock: Pick<Clock, 'now'>, events: Events) {
-    const own = { rate, burst: rate * budgetLimits.burst };
-    const all = { rate: rate * budgetLimits.gateways, burst: own.burst * budgetLimits.gateways };
+    const { unproven, remembered } = budgetLimits;
     this.#clock = clock;
     this.#events = events;
-    this.#budget = new FairBudget({ own, all }, budgetLimits.remembered, clock.now());
+    this.#budget = new FairBudget(ratesOf(rate, budgetLimits.burst), remembered, clock.now());
+    // A gateway itself and the devices behind it have budgets apart.
+    const strangers = ratesOf(rate * unproven.part, unproven.burst);
+    this.#unproven = new FairBudget(strangers, 2 * remembered, clock.now());
   }
 
   /** Whether a message is looked at. If not, it is counted, and told once a minute for each gateway and cause. */
   admits(gateway: string, bytes: number): boolean {
-    const now = this.#clock.now();
     const tokens = 1 + Math.floor(bytes / budgetLimits.bytes);
-    const limit = this.#budget.lacking(gateway, now, tokens);
-    if (limit === undefined) return true;
+    const limit = this.#budget.lacking(gateway, this.#clock.now(), tokens);
+    if (limit !== undefined) this.#refuse(gateway, limit);
+    return limit === undefined;
+  }
+
+  /**
+   * Whether a package is looked at whose party has not proved itself through this gateway. To begin a session costs the most of all
+   * that a gateway can cause, and anyone can invent a name. If not, it is counted and told as in `admits`.
+   * @param device undefined for a package of the gateway itself
+   */
+  admitsUnproven(gateway: string, device: string | undefined): boolean {
+    // A topic holds no space, so this is no other gateway.
+    const source = device === undefined ? `${gateway} itself` : gateway;
+    const isAdmitted = this.#unproven.take(source, this.#clock.now());
+    if (!isAdmitted) this.#refuse(gateway, 'unproven');
+    return isAdmitted;
+  }
+
+  #refuse(gateway: string, limit: string): void {
+    const now = this.#clock.now();
     const refused = this.#refused.get(gateway) ?? { count: 0, untold: 0, toldAt: new Map() };
     refused.count++;
     refused.untold++;
@@ -53,7 +80,6 @@ export class GatewayBudget {
       refused.untold = 0;
     }
     this.#refused.set(gateway, refused);
-    return false;
   }
 
   /** The gateways whose messages were not looked at, with an account here or without. */
@@ -65,4 +91,9 @@ export class GatewayBudget {
   refusedOf(gateway: string): number {
     return this.#refused.get(gateway)?.count ?? 0;
   }
+}
+
+function ratesOf(rate: number, seconds: number): FairRates {
+  const own = { rate, burst: Math.ceil(rate * seconds) };
+  return { own, all: { rate: rate * budgetLimits.gateways, burst: own.burst * budgetLimits.gateways } };
 }

@@ -445,6 +445,9 @@ const receiverOf = ({
   enrolment,
   events,
 }: HeadendParts): DownlinkReceiver => ({
+  isProven: (gateway, device) =>
+    // The other server, to which packages of devices go, proves them.
+    (device !== undefined && relay !== undefined) || reachability.isProvenThrough(device ?? gateway, gateway),
   answerPackage: async (up) => {
     // The session in which it said so goes on to its end.
     if (enrolment?.isGone(up.gateway) && !(up.envelope.device === undefined && sessions.knows(up.gateway)))

@@ -97,6 +97,14 @@ export class Reachability {
   }
 
   /**
+   * Whether a party with an account proved itself last through this broker gateway, or is associated with a gateway behind it, as
+   * after a restart of this server.
+   */
+  isProvenThrough(party: string, brokerGateway: string): boolean {
+    return (this.#proved.get(party) ?? this.#associatedWay(party)) === brokerGateway;
+  }
+
+  /**
    * Whether a party is known to be reached otherwise than through this broker gateway: it has a connection to the broker
    * itself, it has proved itself elsewhere, or it is associated with a gateway elsewhere. What a broker gateway says of it
    * then counts for nothing.

@@ -73,6 +73,7 @@ function headend(): void {
   const length = 128;
   const answer = acceptance('d'.repeat(length + packageBytes - acceptance('d'.repeat(length)).length));
   downlink.start({
+    isProven: () => true,
     answerPackage: async () => ({ contentType, body: answer }),
     gatewayStateChanged: () => {},
   });

@@ -189,6 +189,7 @@ const rows: readonly (readonly [row: string, ...says: string[]])[] = [
   ['A text in a line', n(logTextLimits.text), n(logTextLimits.stack)],
   ['What is kept of messages that prove nothing', '0 entries', '0 bytes'],
   ['Messages of one gateway that a head-end looks at', n(budgetLimits.remembered), size(budgetLimits.bytes)],
+  ['Packages of parties that have not proved themselves', n(2 * budgetLimits.remembered), 'A fifth'],
   ['Sessions with parties', n(partySessions.sessions), seconds(partySessions.idle)],
   [
     'Bytes that all these sessions hold; one session',

@@ -24,6 +24,7 @@ test('a notification that the broker does not take ends in its time, and nothing
     events,
   });
   downlink.start({
+    isProven: () => true,
     answerPackage: () => Promise.reject(new Error('none comes')),
     gatewayStateChanged: () => {},
   });
@@ -56,6 +57,7 @@ test('the outcomes of a bounded number of notifications are awaited; a further o
     entropy: seededEntropy(1),
   });
   downlink.start({
+    isProven: () => true,
     answerPackage: () => Promise.reject(new Error('none comes')),
     gatewayStateChanged: () => {},
   });

@@ -78,19 +78,59 @@ describe('the budget of a gateway at the broker', () => {
   });
 });
 
+describe('the budget of a gateway for parties that have not proved themselves', () => {
+  const unprovenRate = rate * budgetLimits.unproven.part;
+  const atOnce = unprovenRate * budgetLimits.unproven.burst;
+  /** How many packages are looked at. Each device has a name of its own. */
+  const looked = (budget: GatewayBudget, gateway: string, count: number, isItself = false): number =>
+    Array.from({ length: count }, (_, at) => (isItself ? undefined : `urn:dev:${at}`)).filter((device) =>
+      budget.admitsUnproven(gateway, device),
+    ).length;
+
+  test('a new name costs as much as a known one; the gateway itself and other gateways have their own', () => {
+    const { budget, clock } = start();
+    const share = (atOnce * budgetLimits.gateways) / 10;
+    assert.equal(looked(budget, 'gw-1', 10_000), atOnce + share);
+    assert.equal(looked(budget, 'gw-1', atOnce, true), atOnce);
+    assert.equal(looked(budget, 'gw-2', atOnce), atOnce);
+    clock.advance(1000);
+    const lasting = looked(budget, 'gw-1', 2000);
+    assert.ok(lasting >= unprovenRate && lasting <= unprovenRate * 2, `${lasting} in a second`);
+  });
+
+  test('it is a part of the rate and takes nothing from what is proved; what it refuses is counted and told', () => {
+    const { budget, events } = start();
+    const refused = 10_000 - looked(budget, 'gw-1', 10_000);
+    assert.equal(budget.refusedOf('gw-1'), refused);
+    assert.deepEqual(
+      events.all.map(({ fields }) => [fields.gateway, fields.limit]),
+      [['gw-1', 'unproven']],
+    );
+    assert.equal(admitted(budget, 'gw-1', burst), burst);
+  });
+
+  test('ten thousand gateways at once: the total holds, and no more of them are remembered than the bound', () => {
+    const { budget } = start();
+    let count = 0;
+    for (let at = 0; at < 10_000; at++) count += looked(budget, `gw-${at}`, 10);
+    const total = atOnce * budgetLimits.gateways;
+    assert.ok(count >= total && count <= total * 1.1, `${count} of ${total}`);
+    assert.ok(budget.refusedGateways().length <= budgetLimits.remembered);
+  });
+});
+
 /** A gateway at the broker that speaks by hand. */
 async function gatewayAt(url: string, id: string) {
   const client = await connectAsync(url, { protocolVersion: 5 });
   const waiting = new Map<string, (body: string) => void>();
   client.on('message', (_topic, payload) => {
-    const { correlation, body = new Uint8Array(), kind } = decodeEnvelope(payload);
-    waiting.get(Buffer.from(correlation).toString('hex'))?.(`${kind} ${Buffer.from(body)}`);
+    const { correlation, body = new Uint8Array(), kind, status } = decodeEnvelope(payload);
+    waiting.get(Buffer.from(correlation).toString('hex'))?.(`${kind} ${status ?? Buffer.from(body)}`);
   });
   await client.subscribeAsync(`dm/${id}/down`, { qos: 0 });
   return {
     client,
-    ask: async (text: string): Promise<string> => {
-      const correlation = systemEntropy.bytes(12);
+    ask: async (text: string, device?: string, correlation = systemEntropy.bytes(12)): Promise<string> => {
       const { promise, resolve } = Promise.withResolvers<string>();
       waiting.set(Buffer.from(correlation).toString('hex'), resolve);
       const body = Buffer.from(text);
@@ -99,6 +139,7 @@ async function gatewayAt(url: string, id: string) {
         correlation,
         server: 'dm.example',
         body,
+        ...(device !== undefined && { device }),
       });
       client.publish(`dm/${id}/up`, envelope, { qos: 0 });
       return await promise;
@@ -128,6 +169,7 @@ test('2,000 messages at once by a hostile gateway, beside an honest one, at mosq
   for (let at = 0; at < 300; at++) keeper.publish('dm/hostile/state', state, { qos: 0, retain: true });
   await keeper.publishAsync('dm/honest/state', state, { qos: 1, retain: true });
   downlink.start({
+    isProven: () => true,
     answerPackage: async ({ gateway, envelope }) => {
       worked.push(gateway);
       return { body: envelope.body! };
@@ -165,4 +207,51 @@ test('2,000 messages at once by a hostile gateway, beside an honest one, at mosq
   );
   for (const { client } of [hostile, honest]) await client.endAsync();
   await keeper.endAsync();
+});
+
+test('invented names behind a gateway: refused with 503 at once, beside a proved device; a refused package may come again', {
+  timeout: 60_000,
+}, async () => {
+  await using broker = await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']);
+  const clock = new HandClock();
+  const proved = new Set(['honest']);
+  const worked: (string | undefined)[] = [];
+  const events = new EventRecorder();
+  await using downlink = new Downlink({
+    ...{ group: undefined, route: 'r1', serverId: 'dm.example', gatewayRate: 1000 },
+    settings: { url: broker.url, protocol: 5 },
+    clock,
+    entropy: systemEntropy,
+    events,
+  });
+  downlink.start({
+    isProven: (_gateway, device) => device !== undefined && proved.has(device),
+    answerPackage: async ({ envelope }) => {
+      worked.push(envelope.device);
+      return { body: envelope.body! };
+    },
+    gatewayStateChanged: () => {},
+  });
+  await events.until('mqtt.connected');
+  const { client, ask } = await gatewayAt(broker.url, 'gw-1');
+  const { part, burst: seconds } = budgetLimits.unproven;
+  const most = 1000 * part * seconds * (1 + budgetLimits.gateways / 10);
+  const answers: Promise<string>[] = [];
+  const asked = most + 100;
+  for (let at = 0; at < asked; at++) {
+    answers.push(ask('x', `urn:dev:none:${at}`));
+    if (at % 500 === 499) {
+      assert.equal(await ask(`${at}`, 'honest'), `${EnvelopeKind.Response} ${at}`);
+      await Promise.all(answers);
+    }
+  }
+  const refused = (await Promise.all(answers)).filter((answer) => answer === `${EnvelopeKind.Error} 503`);
+  assert.equal(refused.length, 100);
+  assert.equal(worked.filter((device) => device?.startsWith('urn:dev:none:')).length, most);
+  const correlation = systemEntropy.bytes(12);
+  assert.equal(await ask('late', 'urn:dev:new', correlation), `${EnvelopeKind.Error} 503`);
+  clock.advance(1000);
+  assert.equal(await ask('late', 'urn:dev:new', correlation), `${EnvelopeKind.Response} late`);
+  assert.equal(downlink.refusedOf('gw-1'), 101);
+  await client.endAsync();
 });

@@ -46,7 +46,11 @@ async function sender(url: string) {
     ...{ gatewayRate: 500, serverId: 'dm.example', route: 'sender', settings: { url, protocol: 4 as const } },
     ...{ clock, entropy: systemEntropy, events },
   });
-  downlink.start({ answerPackage: async () => ({ body: Buffer.alloc(0) }), gatewayStateChanged: () => {} });
+  downlink.start({
+    isProven: () => true,
+    answerPackage: async () => ({ body: Buffer.alloc(0) }),
+    gatewayStateChanged: () => {},
+  });
   await events.until('mqtt.connected');
   let sessionId = 1;
   const wake = async (serverId: string, device?: string) => {

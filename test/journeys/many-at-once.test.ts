@@ -25,6 +25,7 @@ async function headendAt(url: string) {
     events,
   });
   downlink.start({
+    isProven: () => true,
     answerPackage: async ({ envelope }) => {
       seen.add(String(envelope.device));
       return { contentType: 'application/vnd.syncml.dm+xml', body: Buffer.from('answer') };

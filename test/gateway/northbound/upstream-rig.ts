@@ -53,6 +53,7 @@ export function headendAt(
     events,
   });
   downlink.start({
+    isProven: () => true,
     answerPackage: async ({ envelope }) => await answerPackage(envelope.body ?? new Uint8Array()),
     gatewayStateChanged: (_gateway, state) =>
       states.push({ online: state?.online ?? false, problem: state?.problem }),
