@@ -13,7 +13,7 @@ export const budgetLimits = {
   gateways: 6,
   remembered: 4096,
   bytes: 16 * 1024,
-  unproven: { part: 0.2, burst: 10 },
+  unproven: { part: 0.2, burst: 5 },
 } as const;
 
 /** Milliseconds until it is told again that messages of a gateway are refused. */

@@ -29,7 +29,7 @@ export interface Outcome {
   readonly updates: number;
   /** Parties that looked for the gateway by multicast, and did not find it although there was time. */
   readonly lost: number;
-  /** p99 of the honest work during the attack, as a multiple of the one before, or of 20 ms where that is less. */
+  /** p99 of the honest work during the attack, as a multiple of the one of quiet times before, or of 20 ms where that is less. */
   readonly slower: number;
   /** Of which kind of work, and the two p99 in milliseconds. */
   readonly slowest: string;
@@ -106,11 +106,16 @@ export interface Sufferance {
   /** Milliseconds of each attack, and of honest work before it to compare with. */
   readonly time: number;
   readonly quiet: number;
+  /** What honest parties did before the first attack, in a quiet time. */
+  readonly calm: readonly Deed[];
   readonly seed: number;
 }
 
 /** Lets one attack go on for some time beside honest parties that have been at work. */
-export async function suffer(site: AttackedSite, { names, time, quiet, seed }: Sufferance): Promise<Outcome> {
+export async function suffer(
+  site: AttackedSite,
+  { names, time, quiet, calm, seed }: Sufferance,
+): Promise<Outcome> {
   const { gateway, headend, target, attachments } = site;
   const isCutOff = names.some((name) => attacks[name]!.cutsOff);
   const parties = [gateway, headend];
@@ -118,7 +123,7 @@ export async function suffer(site: AttackedSite, { names, time, quiet, seed }: S
   site.deeds();
   if (quiet > 0) await orderUpdate(site);
   await pause(quiet);
-  const before = site.deeds();
+  const before = [...calm, ...site.deeds()];
   const [memory, log] = [
     parties.map(({ child }) => residentMegabytes(child)),
     parties.map(({ logged }) => logged),
