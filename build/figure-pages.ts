@@ -13,6 +13,7 @@ const pageBlocks: Readonly<Record<string, readonly string[]>> = {
     'dtls',
     'codecs',
     'gateway',
+    'against',
     'tunnel',
     'memory',
     'soak',

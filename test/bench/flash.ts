@@ -50,7 +50,7 @@ const percentile = (values: readonly number[], share: number): number =>
 /** One gateway that attaches all devices and does the fan-outs. */
 async function run(folder: string, milliseconds: number) {
   const { env, counts } = slowSync(folder, milliseconds);
-  await using crowd = await fleet(devices, false, env);
+  await using crowd = await fleet(devices, false, { env });
   const { headend, heard, port } = crowd;
   const before = counts();
   const began = performance.now();

@@ -18,7 +18,8 @@ import { factoryDevices, writeGatewayFile } from './gateway-file.ts';
 
 /** Devices that one process runs. */
 const perProcess = 1250;
-const root = fileURLToPath(new URL('../..', import.meta.url));
+const ownBundle = fileURLToPath(new URL('../../dist/postern.mjs', import.meta.url));
+const deviceProgram = fileURLToPath(new URL('devices.ts', import.meta.url));
 
 /** Counts events by name. `until` waits for a count. */
 export class Counter implements Events {
@@ -82,41 +83,74 @@ export async function startHeadend(
   return headend;
 }
 
+export interface FleetGateway {
+  /** Added to the environment of the gateway's process. */
+  readonly env?: NodeJS.ProcessEnv;
+  /** Path of the gateway's bundle: that of this tree if absent. */
+  readonly bundle?: string | undefined;
+}
+
+/** Configuration of the gateway of a fleet, behind what all benchmarks have. */
+export const fleetTables = (ids: readonly string[]): string =>
+  `[limits]\ndevices = 10000\n${factoryDevices(ids)}`;
+
 /**
  * A gateway with its state on disk, a broker, a head-end, and processes of devices that wait for `attach`.
- * @param env added to the environment of the gateway's process
+ * @throws {Error} when the gateway ends before it serves
  */
-export async function fleet(size: number, withServer: boolean, env: NodeJS.ProcessEnv = {}): Promise<Fleet> {
+export async function fleet(
+  size: number,
+  withServer: boolean,
+  { env = {}, bundle = ownBundle }: FleetGateway = {},
+): Promise<Fleet> {
+  await using stack = new AsyncDisposableStack();
   const folder = mkdtempSync(join(tmpdir(), 'postern-bench-'));
-  const broker = await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']);
+  stack.defer(() => rmSync(folder, { recursive: true }));
+  const children: ChildProcess[] = [];
+  // A process that ends early does not dispose of its fleets.
+  const end = () => {
+    for (const child of children) child.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  };
+  process.once('exit', end);
+  stack.defer(() => void process.off('exit', end));
+  const broker = stack.use(await startMosquitto(['allow_anonymous true', 'set_tcp_nodelay true']));
   const ids = Array.from({ length: size }, (_, at) => deviceId(at));
   const heard = new Counter();
-  const headend = await startHeadend(
-    broker.url,
-    heard,
-    withServer
-      ? ids.map((id) => ({ id, 'client-secret': secrets.client(id), 'server-secret': secrets.server(id) }))
-      : [],
+  const headend = stack.use(
+    await startHeadend(
+      broker.url,
+      heard,
+      withServer
+        ? ids.map((id) => ({ id, 'client-secret': secrets.client(id), 'server-secret': secrets.server(id) }))
+        : [],
+    ),
   );
-  const file = writeGatewayFile(folder, broker.url, `[limits]\ndevices = 10000\n${factoryDevices(ids)}`);
-  const gateway = spawn(process.execPath, [join(root, 'dist/postern.mjs'), 'gateway', '--config', file], {
+  const file = writeGatewayFile(folder, broker.url, fleetTables(ids));
+  const gateway = spawn(process.execPath, [bundle, 'gateway', '--config', file], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, ...env },
   });
-  const log = createInterface(gateway.stdout!);
-  const port = await portOf(log);
+  children.push(gateway);
+  const ended = once(gateway, 'exit');
+  stack.defer(async () => {
+    gateway.kill();
+    await ended;
+  });
+  const port = await portOf(createInterface(gateway.stdout!));
   const processes: { child: ChildProcess; lines: Interface }[] = [];
   for (let first = 0; first < size; first += perProcess) {
     const args = [`coap://127.0.0.1:${port}`, String(first), String(Math.min(perProcess, size - first))];
-    const child = spawn(
-      process.execPath,
-      [fileURLToPath(new URL('devices.ts', import.meta.url)), ...args, ...(withServer ? ['server'] : [])],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
-    );
+    const child = spawn(process.execPath, [deviceProgram, ...args, ...(withServer ? ['server'] : [])], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    stack.defer(() => void child.kill('SIGKILL'));
+    children.push(child);
     const lines = createInterface(child.stdout!);
     await once(lines, 'line');
     processes.push({ child, lines });
   }
+  const owned = stack.move();
   return {
     gateway,
     port,
@@ -130,21 +164,17 @@ export async function fleet(size: number, withServer: boolean, env: NodeJS.Proce
         }),
       );
     },
-    [Symbol.asyncDispose]: async () => {
-      for (const { child } of processes) child.kill('SIGKILL');
-      const ended = once(gateway, 'exit');
-      gateway.kill();
-      await ended;
-      await headend[Symbol.asyncDispose]();
-      await broker[Symbol.asyncDispose]();
-      rmSync(folder, { recursive: true });
-    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
 
-/** The gateway's CoAP port, from its log. Reading goes on after that: a full pipe would block the gateway. */
+/**
+ * The gateway's CoAP port, from its log. Reading goes on after that: a full pipe would block the gateway.
+ * @throws {Error} when the gateway ends before
+ */
 async function portOf(log: Interface): Promise<number> {
-  const { promise, resolve } = Promise.withResolvers<number>();
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
+  log.once('close', () => reject(new Error('the gateway ended before it served')));
   log.on('line', (line) => {
     if (line.includes('"gateway.started"')) resolve((JSON.parse(line) as { port: number }).port);
   });

@@ -28,3 +28,17 @@ export const residentMegabytes = ({ pid }: Process, what: 'VmRSS' | 'VmHWM' = 'V
 /** Ratios of two contenders, round by round. Both were measured in the same rounds. */
 export const ratios = (ones: readonly number[], others: readonly number[]): number[] =>
   ones.map((one, round) => one / others[round]!);
+
+/**
+ * Waits for work. What goes on after the time is up is not stopped.
+ * @throws {Error} when it takes longer than so many seconds
+ */
+export async function within<T>(seconds: number, work: Promise<T>): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error(`no end after ${seconds} s`)), seconds * 1000);
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

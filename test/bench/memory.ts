@@ -59,7 +59,7 @@ async function idle(
 }
 
 async function afterAttaches(): Promise<number> {
-  await using crowd = await fleet(stormSize, false, env);
+  await using crowd = await fleet(stormSize, false, { env });
   await crowd.attach();
   await crowd.heard.until('alert.device-attach', stormSize);
   await pause(rest);
