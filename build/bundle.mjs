@@ -9,6 +9,7 @@ import { publish } from './figure-pages.ts';
 import { single, today } from './figures.ts';
 import { writeMinified } from './minified.ts';
 import { packagesIn, sbomOf } from './sbom.ts';
+import { leaveLogsOut } from './without-logs.ts';
 import { leaveProseOut } from './without-prose.ts';
 
 const { values: flags } = parseArgs({ options: { quiet: { type: 'boolean' }, write: { type: 'boolean' } } });
@@ -139,7 +140,12 @@ const options = (name, lines, hasDdf) => ({
   target: 'node24',
   // Node 24 has them, which esbuild does not know: it would write each `using` as a try, a catch and a finally.
   supported: { using: true },
-  plugins: [leaveOut, late, leaveProseOut(hasDdf ? ['described'] : ['described', 'leaf', 'interior'])],
+  plugins: [
+    leaveOut,
+    late,
+    leaveLogsOut,
+    leaveProseOut(hasDdf ? ['described'] : ['described', 'leaf', 'interior']),
+  ],
   legalComments: 'linked',
   define: { 'process.env.POSTERN_VERSION': JSON.stringify(version) },
   logLevel: 'warning',
