@@ -11,6 +11,7 @@ import { writeMinified } from './minified.ts';
 import { packagesIn, sbomOf } from './sbom.ts';
 import { leaveLogsOut } from './without-logs.ts';
 import { leaveProseOut } from './without-prose.ts';
+import { leaveTablesOut } from './without-tables.ts';
 
 const { values: flags } = parseArgs({ options: { quiet: { type: 'boolean' }, write: { type: 'boolean' } } });
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -35,7 +36,9 @@ const bundles = {
  * Modules of mqtt's dependencies that no party can reach, with the code that replaces them:
  * - `./socks` of mqtt, for SOCKS proxies, would be a tenth of the gateway's bundle with the package behind it, and no configuration
  *   here offers it. The replacement throws when it is used.
- * - `worker-timers` is imported when mqtt loads, but used in browsers only. The replacement is empty.
+ * - `mqtt` exports what its parts are. Two of them are used here.
+ * - `./is-browser` of mqtt looks at what only browsers have. The replacement says that this is none.
+ * - `./get-timer` of mqtt chooses timers of browsers. The replacement has Node's.
  * - `readable-stream` is a copy of Node's streams for other runtimes and early versions. The replacement is Node's own
  *   streams, which the package itself uses with READABLE_STREAM=disable.
  * - `debug` prints what mqtt does, for developers of mqtt. The replacement prints nothing.
@@ -49,33 +52,41 @@ const bundles = {
  * - `bl` is a stream of buffers, of which mqtt-packet uses the list alone.
  * - `process-nextick-args` is `process` itself where Node is not of 2015.
  * - `../../package.json` is mqtt's own, of which it uses the version.
- * - `lru-cache` holds the topic aliases that a client of mqtt sends, and no party uses aliases. The replacement is an empty Map.
+ * - `./topic-alias-send` of mqtt holds the topic aliases that a client sends. It is made where the broker offers aliases, and no
+ *   party uses any. The replacement can be made.
+ * - `./generate` of mqtt-packet gathers a packet in memory. mqtt writes packets to streams.
  * - `../BufferedDuplex` of mqtt is a stream over the WebSocket of a browser. Nothing makes one here.
  * - `rfdc/default` copies each packet with its payload for the store of unacknowledged packets, since a topic alias is taken out of the
  *   copy. No party uses aliases. The replacement copies the packet alone.
  */
+const same = (names, code) => Object.fromEntries(names.map((name) => [name, code]));
 const uncompressed = "module.exports = { extensionName: 'permessage-deflate' };";
 const leftOut = {
   './socks': "module.exports = () => { throw new Error('SOCKS is not in this bundle'); };",
-  'worker-timers': 'module.exports = {};',
+  mqtt: "exports.connect = require('mqtt/lib/connect/index').default; exports.ReasonCodes = require('mqtt/lib/handlers/ack').ReasonCodes;",
+  ...same(
+    ['./is-browser', '../is-browser'],
+    'exports.__esModule = true; exports.default = exports.isWebWorker = exports.isReactNativeBrowser = false;',
+  ),
+  './get-timer':
+    'exports.__esModule = true; exports.default = () => ({ set: (work, every) => setInterval(work, every), clear: (timer) => clearInterval(timer) });',
   debug:
     'module.exports = () => Object.assign(() => {}, { enabled: false, extend: module.exports }); module.exports.default = module.exports;',
   'cbor-extract': "throw new Error('cbor-extract is not in this bundle');",
   'node-aead-crypto': "throw new Error('node-aead-crypto is not in this bundle');",
   bufferutil: "throw new Error('bufferutil is not in this bundle');",
-  './permessage-deflate': uncompressed,
-  './lib/permessage-deflate': uncompressed,
-  './wx': "throw new Error('wx is not in this bundle');",
-  './ali': "throw new Error('ali is not in this bundle');",
-  './lib/websocket-server': 'module.exports = undefined;',
-  './lib/subprotocol': 'module.exports = undefined;',
-  './extension': 'module.exports = {};',
-  './lib/extension': 'module.exports = {};',
+  ...same(['./permessage-deflate', './lib/permessage-deflate'], uncompressed),
+  ...same(['./wx', './ali'], "throw new Error('it is not in this bundle');"),
+  ...same(['./lib/websocket-server', './lib/subprotocol', './generate'], 'module.exports = undefined;'),
+  ...same(['./extension', './lib/extension'], 'module.exports = {};'),
   './event-target': 'module.exports = { EventTarget: {} };',
   bl: "module.exports = require('bl/BufferList');",
   'process-nextick-args': 'module.exports = process;',
   '../../package.json': 'exports.version = "bundled";',
-  'lru-cache': 'exports.LRUCache = class extends Map { constructor() { super(); } };',
+  ...same(
+    ['./topic-alias-send', '../topic-alias-send'],
+    'exports.__esModule = true; exports.default = class {};',
+  ),
   '../BufferedDuplex': 'module.exports = {};',
   'rfdc/default': 'module.exports = (packet) => ({ ...packet });',
   'readable-stream': "module.exports = require('node:stream');",
@@ -111,8 +122,8 @@ const leaveOut = {
     context.onResolve(
       { filter: new RegExp(`^(${Object.keys(leftOut).map(RegExp.escape).join('|')})$`) },
       ({ path, importer }) =>
-        // The package coap has such a cache and such streams, and other packages have files of these names.
-        /^\.|^lru-cache$|^bl$/.test(path) && !/node_modules\/(mqtt|mqtt-packet|ws)\//.test(importer)
+        // The package coap has such streams, and other packages have files of these names.
+        /^\.|^bl$/.test(path) && !/node_modules\/(mqtt|mqtt-packet|ws)\//.test(importer)
           ? undefined
           : { path, namespace: 'left-out' },
     );
@@ -130,8 +141,8 @@ const imports = (commands) => [
 const running = (commands) =>
   `runCli({ ${commands.map((name) => `${name}: async () => ${name}`).join(', ')} }, process.argv.slice(2))`;
 
-/** Options of esbuild that all bundles share. */
-const options = (name, lines, hasDdf) => ({
+/** Options of esbuild for a bundle with these commands. */
+const options = (name, lines, commands) => ({
   stdin: { contents: lines.join('\n'), resolveDir: `${root}src`, sourcefile: `${name}.ts`, loader: 'ts' },
   absWorkingDir: root,
   bundle: true,
@@ -144,7 +155,8 @@ const options = (name, lines, hasDdf) => ({
     leaveOut,
     late,
     leaveLogsOut,
-    leaveProseOut(hasDdf ? ['described'] : ['described', 'leaf', 'interior']),
+    leaveProseOut(commands.includes('ddf') ? ['described'] : ['described', 'leaf', 'interior']),
+    ...(commands === bundles.postern ? [leaveTablesOut] : []),
   ],
   legalComments: 'linked',
   define: { 'process.env.POSTERN_VERSION': JSON.stringify(version) },
@@ -171,7 +183,7 @@ let gatewaySizes;
 for (const [name, commands] of Object.entries(bundles)) {
   const outfile = `dist/${name}.mjs`;
   const { metafile, outputFiles } = await build({
-    ...options(name, [...imports(commands), `await ${running(commands)};`], commands.includes('ddf')),
+    ...options(name, [...imports(commands), `await ${running(commands)};`], commands),
     outfile,
     format: 'esm',
     metafile: true,
@@ -217,11 +229,15 @@ for (const [name, commands] of Object.entries(bundles)) {
  * while the bundle is loaded, so that every snapshot is the same.
  */
 await build({
-  ...options('postern-snapshot', [
-    "import { startupSnapshot } from 'node:v8';",
-    ...imports(bundles.postern),
-    `startupSnapshot.setDeserializeMainFunction(() => void ${running(bundles.postern)});`,
-  ]),
+  ...options(
+    'postern-snapshot',
+    [
+      "import { startupSnapshot } from 'node:v8';",
+      ...imports(bundles.postern),
+      `startupSnapshot.setDeserializeMainFunction(() => void ${running(bundles.postern)});`,
+    ],
+    bundles.postern,
+  ),
   outfile: 'dist/postern-snapshot.cjs',
   format: 'cjs',
   banner: {
