@@ -33,10 +33,10 @@ const bundles = {
 };
 
 /**
- * Modules of mqtt's dependencies that no party can reach, with the code that replaces them:
+ * Modules of mqtt and of its dependencies that no party can reach, with the code that replaces them:
  * - `./socks` of mqtt, for SOCKS proxies, would be a tenth of the gateway's bundle with the package behind it, and no configuration
  *   here offers it. The replacement throws when it is used.
- * - `mqtt` exports what its parts are. Two of them are used here.
+ * - `mqtt` exports all its parts. Two of them are used here.
  * - `./is-browser` of mqtt looks at what only browsers have. The replacement says that this is none.
  * - `./get-timer` of mqtt chooses timers of browsers. The replacement has Node's.
  * - `readable-stream` is a copy of Node's streams for other runtimes and early versions. The replacement is Node's own
@@ -52,8 +52,8 @@ const bundles = {
  * - `bl` is a stream of buffers, of which mqtt-packet uses the list alone.
  * - `process-nextick-args` is `process` itself where Node is not of 2015.
  * - `../../package.json` is mqtt's own, of which it uses the version.
- * - `./topic-alias-send` of mqtt holds the topic aliases that a client sends. It is made where the broker offers aliases, and no
- *   party uses any. The replacement can be made.
+ * - `./topic-alias-send` of mqtt holds the topic aliases that a client sends. It is made when the broker offers aliases, and no
+ *   party uses any. The replacement is an empty class.
  * - `./generate` of mqtt-packet gathers a packet in memory. mqtt writes packets to streams.
  * - `../BufferedDuplex` of mqtt is a stream over the WebSocket of a browser. Nothing makes one here.
  * - `rfdc/default` copies each packet with its payload for the store of unacknowledged packets, since a topic alias is taken out of the
