@@ -1,7 +1,8 @@
 import { BoundedMap } from '../base/bounded-map.ts';
-import type { Clock, Monotonic } from '../base/clock.ts';
+import type { Clock } from '../base/clock.ts';
 import type { Events } from '../base/events.ts';
 import { FairBudget, type FairRates } from '../base/fair-budget.ts';
+import { ToldCauses } from '../base/told-causes.ts';
 
 /**
  * For a rate of one gateway: seconds of it that may come at once; gateways whose rates may be used up at the same time; gateways
@@ -16,14 +17,8 @@ export const budgetLimits = {
   unproven: { part: 0.2, burst: 5 },
 } as const;
 
-/** Milliseconds until it is told again that messages of a gateway are refused. */
-const tellEvery = 60_000;
-
-interface Refused {
-  count: number;
-  untold: number;
-  readonly toldAt: Map<string, Monotonic>;
-}
+/** Reports that messages are refused, each by gateway and limit. */
+const reports = { period: 60_000, causes: budgetLimits.remembered } as const;
 
 /**
  * Decides which messages of gateways are looked at, before anything of them is parsed but their envelope. A gateway that sends more than its rate
@@ -34,13 +29,15 @@ export class GatewayBudget {
   readonly #events: Events;
   readonly #budget: FairBudget;
   readonly #unproven: FairBudget;
-  readonly #refused = new BoundedMap<string, Refused>(budgetLimits.remembered);
+  readonly #refused = new BoundedMap<string, number>(budgetLimits.remembered);
+  readonly #reports: ToldCauses;
 
   /** @param rate messages a second of one gateway, of up to 16 KiB; a larger one counts as several */
   constructor(rate: number, clock: Pick<Clock, 'now'>, events: Events) {
     const { unproven, remembered } = budgetLimits;
     this.#clock = clock;
     this.#events = events;
+    this.#reports = new ToldCauses(reports, clock);
     this.#budget = new FairBudget(ratesOf(rate, budgetLimits.burst), remembered, clock.now());
     // A gateway itself and the devices behind it have budgets apart.
     const strangers = ratesOf(rate * unproven.part, unproven.burst);
@@ -69,17 +66,9 @@ export class GatewayBudget {
   }
 
   #refuse(gateway: string, limit: string): void {
-    const now = this.#clock.now();
-    const refused = this.#refused.get(gateway) ?? { count: 0, untold: 0, toldAt: new Map() };
-    refused.count++;
-    refused.untold++;
-    const toldAt = refused.toldAt.get(limit);
-    if (toldAt === undefined || now - toldAt >= tellEvery) {
-      refused.toldAt.set(limit, now);
-      this.#events.emit('gateway.over-rate', { gateway, limit, refused: refused.untold });
-      refused.untold = 0;
-    }
-    this.#refused.set(gateway, refused);
+    this.#refused.set(gateway, this.refusedOf(gateway) + 1);
+    const refused = this.#reports.count(`${gateway} ${limit}`);
+    if (refused !== undefined) this.#events.emit('gateway.over-rate', { gateway, limit, refused });
   }
 
   /** The gateways whose messages were not looked at, with an account here or without. */
@@ -89,7 +78,7 @@ export class GatewayBudget {
 
   /** How many messages of a gateway were not looked at. */
   refusedOf(gateway: string): number {
-    return this.#refused.get(gateway)?.count ?? 0;
+    return this.#refused.get(gateway) ?? 0;
   }
 }
 

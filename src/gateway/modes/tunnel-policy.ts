@@ -1,10 +1,11 @@
 import { prefixOf, senderOf } from '../../base/address-prefix.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
-import type { Clock, Monotonic } from '../../base/clock.ts';
+import type { Clock } from '../../base/clock.ts';
 import { matchesDevice } from '../../base/device-pattern.ts';
 import type { Events } from '../../base/events.ts';
 import { FairBudget } from '../../base/fair-budget.ts';
 import { type Rate, TokenBuckets } from '../../base/token-buckets.ts';
+import { ToldCauses } from '../../base/told-causes.ts';
 
 /** Which devices that the gateway does not know may use the tunnel. */
 export interface TunnelDevices {
@@ -43,8 +44,8 @@ const addressShare = { rate: 1 / 20, burst: 1 / 10 } as const;
 export const unprovenPackageBytes = 16 * 1024;
 /** Names with their addresses, addresses, networks, and devices with where they were accepted, that are remembered. */
 const limits = { names: 4096, addresses: 4096, networks: 1024, accepted: 16_384 } as const;
-/** Milliseconds between two reports of one cause. */
-const reportEvery = 600_000;
+/** Reports of refusals, each by its reason. */
+const reports = { period: 600_000, causes: 8 } as const;
 /** Seconds after which a device may try again. */
 const retryAfter = 30;
 
@@ -62,11 +63,6 @@ export interface TunnelRefusal {
   readonly retryAfter?: number;
 }
 
-interface Report {
-  at: Monotonic;
-  refused: number;
-}
-
 /**
  * Which packages go through the tunnel. A device from where the DM server has accepted it, or where it has proved itself to
  * the gateway, is free. Anyone may send packages in the name of a device from elsewhere, so these have a rate, and so do all
@@ -81,10 +77,11 @@ export class TunnelPolicy {
   #strangers:
     | { readonly rate: Rate; readonly total: FairBudget; readonly networks: TokenBuckets }
     | undefined;
-  readonly #reports = new Map<string, Report>();
+  readonly #reports: ToldCauses;
 
   constructor(parts: TunnelPolicyParts) {
     this.#parts = parts;
+    this.#reports = new ToldCauses(reports, parts.clock);
   }
 
   /** Notes that the DM server has accepted a device at a place: address and port, over HTTP the address. */
@@ -153,15 +150,9 @@ export class TunnelPolicy {
     );
   }
 
-  /** Tells each reason once, and then how often it came, every ten minutes at most. */
   #report(reason: string, device: string, peer: string): void {
-    const now = this.#parts.clock.now();
-    const report = this.#reports.get(reason) ?? { at: Number.NEGATIVE_INFINITY as Monotonic, refused: 0 };
-    this.#reports.set(reason, report);
-    report.refused++;
-    if (now - report.at < reportEvery) return;
-    this.#parts.events.emit('tunnel.device-refused', { device, peer, reason, refused: report.refused });
-    report.at = now;
-    report.refused = 0;
+    const refused = this.#reports.count(reason);
+    if (refused !== undefined)
+      this.#parts.events.emit('tunnel.device-refused', { device, peer, reason, refused });
   }
 }

@@ -1,7 +1,7 @@
-import { BoundedMap } from '../../base/bounded-map.ts';
-import { type Clock, type Monotonic, plus } from '../../base/clock.ts';
+import type { Clock } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { ToldCauses } from '../../base/told-causes.ts';
 import type { Right } from '../../dm/acl.ts';
 import { DmError } from '../../dm/dm-error.ts';
 import { DmStatus } from '../../dm/status.ts';
@@ -23,10 +23,8 @@ export interface AuthorisationParts {
   readonly events: Events;
 }
 
-/** Causes of refusals that are remembered: act and server. The oldest is forgotten, and told once more. */
-const causes = 256;
-/** Milliseconds between two reports of one cause. */
-const reportEvery = 600_000;
+/** Reports of refusals, each by act and server. */
+const reports = { period: 600_000, causes: 256 } as const;
 /** Characters of a name that a report has. */
 const nameLength = 64;
 
@@ -36,10 +34,11 @@ const nameLength = 64;
  */
 export class Authorisation {
   readonly #parts: AuthorisationParts;
-  readonly #refused = new BoundedMap<string, { count: number; until: Monotonic }>(causes);
+  readonly #reports: ToldCauses;
 
   constructor(parts: AuthorisationParts) {
     this.#parts = parts;
+    this.#reports = new ToldCauses(reports, parts.clock);
   }
 
   /** ServerIDs of the servers that devices may reach through the tunnel. */
@@ -66,20 +65,18 @@ export class Authorisation {
    */
   demand(server: string, act: ServerAct, object?: string): void {
     if (this.may(server, act, object)) return;
-    const { hasAccount, tunnelServers, clock, events } = this.#parts;
+    const { hasAccount, tunnelServers, events } = this.#parts;
     const isKnown = hasAccount(server) || tunnelServers.includes(server);
     const name = server.slice(0, nameLength);
     const reason = isKnown ? `${name} has no right to ${act}` : `no account for ${name}`;
-    const now = clock.now();
-    const cause = `${act} ${name}`;
-    const known = this.#refused.get(cause) ?? { count: 0, until: now };
-    known.count++;
-    this.#refused.set(cause, known);
-    if (known.until <= now) {
-      const device = object?.slice(0, nameLength);
-      events.emit('notification.denied', { device, server: name, reason, refused: known.count });
-      this.#refused.set(cause, { count: 0, until: plus(now, reportEvery) });
-    }
+    const refused = this.#reports.count(`${act} ${name}`);
+    if (refused !== undefined)
+      events.emit('notification.denied', {
+        device: object?.slice(0, nameLength),
+        server: name,
+        reason,
+        refused,
+      });
     throw isKnown ? new DmError(DmStatus.PermissionDenied, reason) : new PosternError('notFound', reason);
   }
 
