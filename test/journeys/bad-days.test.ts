@@ -85,9 +85,11 @@ describe('bootstraps that fail', limit, () => {
       ...ask,
       query: [`id=${id}`],
       options: [opaque(Option.Echo, echo)],
-      payload: randomBytes(40),
+      payload: Buffer.alloc(40, 0xff),
     };
-    assert.equal((await peer.call(port, garbage)).name, '4.00');
+    const shortNonce = encodeProof({ deviceNonce: Buffer.alloc(7), mac: Buffer.alloc(32) });
+    for (const payload of [garbage.payload, Buffer.of(0xa0), Buffer.of(0x80), shortNonce])
+      assert.equal((await peer.call(port, { ...garbage, payload })).name, '4.00');
     const forged = { ...garbage, options: [opaque(Option.Echo, randomBytes(18))] };
     assert.equal((await peer.call(port, forged)).name, '4.01');
     assert.equal((await peer.call(port, { method: Code.GET, path: bootstrap })).name, '4.05');
