@@ -95,6 +95,20 @@ test('a record size limit of the peer holds', async () => {
 });
 
 describe('resumption', () => {
+  test('a session with a fatal alert is not resumed', async () => {
+    const pair = new Pair();
+    const first = await pair.connect();
+    assert.ok(isOpen(first));
+    const fatalAlert = Buffer.from([2, 40]);
+    const entropy = { bytes: (length: number) => new Uint8Array(length), uniform: () => 0 };
+    pair.inject('client', first.association.seal(21, fatalAlert, entropy));
+    assert.equal(pair.told.at(-1), 'closed device: the peer sent alert 40');
+    assert.equal(pair.server.footprint.sessions, 0);
+    const second = await pair.connect({ session: first.session });
+    assert.ok(isOpen(second));
+    assert.notDeepEqual(second.session?.id, first.session?.id);
+  });
+
   test('a session is resumed in a short handshake, with connection IDs of its own', async () => {
     const pair = new Pair();
     const first = await pair.connect();
@@ -183,6 +197,28 @@ describe('bounds', () => {
     const again = await pair.connect({ identity: 'd0', session: sessions[0] });
     assert.ok(isOpen(again));
     assert.deepEqual(again.session?.id, sessions[0]?.id);
+  });
+
+  test('the association that was opened first stays when it was heard after the others', async () => {
+    const keys = Object.fromEntries(Array.from({ length: 4 }, (_, count) => [`d${count}`, key]));
+    const pair = new Pair({ keys, server: { limits: { associations: 3 } } });
+    const opened = [];
+    for (let count = 0; count < 4; count++) {
+      if (count === 3) {
+        pair.place = { ...clientAt, port: 41_000 };
+        pair.client.send(opened[0]!, Buffer.from('still there'));
+        pair.settle();
+        assert.equal(pair.atServer.at(-1), 'still there');
+      }
+      pair.place = { ...clientAt, port: 41_000 + count };
+      const outcome = await pair.connect({ identity: `d${count}` });
+      assert.ok(isOpen(outcome));
+      opened.push(outcome.association);
+    }
+    assert.deepEqual(
+      pair.told.filter((each) => each.startsWith('closed')),
+      ['closed d1: there are too many'],
+    );
   });
 
   test('half-open handshakes are bounded in all and of one address; an honest client gets in', async () => {
