@@ -450,6 +450,28 @@ test('when nothing can be stored, an association ends before it uses a number th
   assertUnique(rig.numbers);
 });
 
+test('the numbers of the next block wait until their reservation survives a power cut', async () => {
+  const rig = new Rig();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  rig.wrap = (store) => ({
+    load: () => store.load(),
+    remove: (identity) => store.remove(identity),
+    settled: () => promise,
+    save: (all) => store.save(all),
+  });
+  rig.start();
+  await rig.connect();
+  let answers = 0;
+  for (let count = 0; count < 1100; count++) if ((await rig.ask(`${count}`)) !== undefined) answers++;
+  assert.ok(answers > 1000 && answers < 1024, `${answers}`);
+  resolve();
+  await rig.settle();
+  // Requests without an answer wait in front of this one until they are given up.
+  const again = (await rig.ask('again', 61)) ?? (await rig.ask('and again', 61));
+  assert.equal(again, 'device at 192.0.2.2');
+  assertUnique(rig.numbers);
+});
+
 describe('the key that seals the associations', () => {
   const faults: readonly (readonly [string, RegExp, (file: string) => void])[] = [
     ['is lost', /^1 associations were sealed by another key$/, (file) => rmSync(file)],
