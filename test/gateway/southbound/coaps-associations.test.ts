@@ -256,6 +256,28 @@ describe('a device that moves', () => {
     assert.equal(await rig.askDevice(rig.place), 'from the device');
   });
 
+  test('does not move to who overtakes its answer at the new place', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    await rig.ask('a');
+    rig.isCut = true;
+    rig.place = { address: '198.51.100.7', port: 41_000 };
+    await rig.ask('b');
+    rig.deliver(rig.asked.at(-1)!, rig.place);
+    await rig.settle();
+    const answer = rig.asked.at(-1)!;
+    await rig.ask('c');
+    const elsewhere = { address: '203.0.113.5', port: 9 };
+    rig.deliver(rig.asked.at(-1)!, elsewhere);
+    rig.deliver(answer, rig.place);
+    await rig.settle();
+    assert.equal(rig.handled.at(-1), 'c');
+    assert.equal(rig.events.count('dtls.moved'), 0);
+    rig.isCut = false;
+    assert.equal(await rig.ask('d', 10), 'device at 192.0.2.2');
+    await rig.events.until('dtls.moved', { identity: 'device', peer: '198.51.100.7', before: '192.0.2.2' });
+  });
+
   test('does not move by a repeated record, or by one that is older than others', async () => {
     const rig = new Rig();
     await rig.connect();

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { ContentType, plainRecord } from '../../../../src/wire/secure/dtls/record.ts';
 import { pskSuites } from '../../../../src/wire/secure/dtls/suites.ts';
 import { clientAt, isOpen, key, Pair, type PairOptions, type Passing, serverAt } from './pair.ts';
 
@@ -63,6 +64,24 @@ for (const suite of [pskSuites[0]!, pskSuites.at(-1)!])
         assert.deepEqual(pair.atServer, ['secret']);
       });
     });
+
+test('records without protection from the place of the peer bring no data and end nothing', async () => {
+  const pair = await opened();
+  const before = pair.sent.length;
+  const { ChangeCipherSpec, Alert, ApplicationData } = ContentType;
+  for (const [type, content] of [
+    [ApplicationData, 'forged'],
+    [Alert, '\u0001\u0000'],
+    [Alert, '\u0002\u0028'],
+    [ChangeCipherSpec, '\u0001'],
+  ] as const)
+    for (const sequence of [0, 5, 2 ** 40]) {
+      pair.inject('client', plainRecord(type, sequence, Buffer.from(content)));
+      pair.inject('server', plainRecord(type, sequence, Buffer.from(content)));
+    }
+  assert.deepEqual([pair.atServer, pair.atClient, pair.sent.length], [[], [], before]);
+  assert.ok(pair.talk('goes on'));
+});
 
 test('renegotiation is refused by a warning', async () => {
   const pair = await opened();
