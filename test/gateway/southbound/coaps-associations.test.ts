@@ -13,9 +13,14 @@ import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
 import { CoapEndpoint } from '../../../src/wire/coap/endpoint.ts';
 import { reply } from '../../../src/wire/coap/message.ts';
-import type { AssociationStore } from '../../../src/wire/secure/association-store.ts';
+import {
+  type AssociationStore,
+  credentialMark,
+  type StoredAssociation,
+} from '../../../src/wire/secure/association-store.ts';
 import { CoapTransport } from '../../../src/wire/secure/coap-transport.ts';
 import { DtlsEndpoint } from '../../../src/wire/secure/dtls/endpoint.ts';
+import { pskSuites } from '../../../src/wire/secure/dtls/suites.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { freshState } from '../../state-files.ts';
@@ -492,6 +497,44 @@ test('the numbers of the next block wait until their reservation survives a powe
   const again = (await rig.ask('again', 61)) ?? (await rig.ask('and again', 61));
   assert.equal(again, 'device at 192.0.2.2');
   assertUnique(rig.numbers);
+});
+
+test('5,000 devices keep their associations over a power cut, each with numbers of its own', () => {
+  const [clock, events] = [new HandClock(), new EventRecorder()];
+  const database = openDatabase(':memory:', gatewaySchema);
+  const sealing = new Sealing(systemEntropy.bytes(32), systemEntropy);
+  const store = () =>
+    new DtlsAssociations(database, {
+      sealing,
+      isNew: false,
+      lost: () => assert.fail('a row cannot be opened'),
+    });
+  const all = Array.from({ length: 5000 }, (_, at): StoredAssociation => {
+    const place = { address: `10.0.${at >> 8}.${at & 255}`, port: 40_000, local };
+    const parts = { identity: `device ${at}`, isClient: false, ownCid: at, peerCid: undefined, place };
+    const numbers = { sent: at, received: at, peerLimit: 2 ** 14 };
+    const state = { suite: pskSuites[0]!, keys: Buffer.alloc(40, at), ...parts, ...numbers };
+    return { credential: credentialMark(key), isClean: false, state };
+  });
+  store().save(all);
+  const stored = new Map(
+    store()
+      .load()
+      .map((each) => [each.state.identity, each]),
+  );
+  for (const { state } of all) {
+    const found = stored.get(state.identity)?.state;
+    assert.deepEqual([found?.place, found?.keys], [state.place, state.keys]);
+    assert.ok(found!.sent > state.sent);
+  }
+  const transport = new CoapTransport({
+    ...{ clock, entropy: systemEntropy, events, keyOf: () => key, associations: 5000 },
+    admission: new Admission({ clock, events }),
+    store: store(),
+  });
+  transport.restore();
+  assert.equal(transport.footprint.associations, 5000);
+  assert.ok(all.every(({ state: { place } }) => transport.reaches(place.address, place.port)));
 });
 
 describe('the key that seals the associations', () => {
