@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { factoryContext, factoryIdentity, factoryKey } from '../../src/wire/secure/transport-keys.ts';
+import {
+  derivedKey,
+  factoryContext,
+  factoryIdentity,
+  factoryKey,
+} from '../../src/wire/secure/transport-keys.ts';
 import { decodeProof, encodeProof, isProof } from '../../src/wire/syncml/bootstrap-proof.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import { decodeEnvelope, encodeEnvelope } from '../../src/wire/tunnel/envelope.ts';
@@ -22,6 +27,12 @@ test('the identity and the key of the factory secret in docs/bindings.md are rig
   const [, identity, key] = /```psk\n(\S+)\n([0-9a-f]+)\n/.exec(page)!;
   assert.equal(factoryIdentity('urn:dev:1'), identity);
   assert.equal(factoryKey('factory-secret', 'urn:dev:1').toString('hex'), key);
+});
+
+test('the key that a DM server gives, in docs/bindings.md, is right', () => {
+  const [, key] = /```derived\n(\S+)\n/.exec(page)!;
+  const salt = Buffer.from('000102030405060708090a0b0c0d0e0f', 'hex');
+  assert.equal(derivedKey('client secret', salt, 'gw:abcdefghijklmnop'), key);
 });
 
 test('the context of the factory secret in docs/bindings.md is right', () => {

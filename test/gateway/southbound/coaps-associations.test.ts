@@ -13,9 +13,14 @@ import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
 import { CoapEndpoint } from '../../../src/wire/coap/endpoint.ts';
 import { reply } from '../../../src/wire/coap/message.ts';
-import type { AssociationStore } from '../../../src/wire/secure/association-store.ts';
+import {
+  type AssociationStore,
+  credentialMark,
+  type StoredAssociation,
+} from '../../../src/wire/secure/association-store.ts';
 import { CoapTransport } from '../../../src/wire/secure/coap-transport.ts';
 import { DtlsEndpoint } from '../../../src/wire/secure/dtls/endpoint.ts';
+import { pskSuites } from '../../../src/wire/secure/dtls/suites.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { freshState } from '../../state-files.ts';
@@ -256,6 +261,28 @@ describe('a device that moves', () => {
     assert.equal(await rig.askDevice(rig.place), 'from the device');
   });
 
+  test('does not move to who overtakes its answer at the new place', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    await rig.ask('a');
+    rig.isCut = true;
+    rig.place = { address: '198.51.100.7', port: 41_000 };
+    await rig.ask('b');
+    rig.deliver(rig.asked.at(-1)!, rig.place);
+    await rig.settle();
+    const answer = rig.asked.at(-1)!;
+    await rig.ask('c');
+    const elsewhere = { address: '203.0.113.5', port: 9 };
+    rig.deliver(rig.asked.at(-1)!, elsewhere);
+    rig.deliver(answer, rig.place);
+    await rig.settle();
+    assert.equal(rig.handled.at(-1), 'c');
+    assert.equal(rig.events.count('dtls.moved'), 0);
+    rig.isCut = false;
+    assert.equal(await rig.ask('d', 10), 'device at 192.0.2.2');
+    await rig.events.until('dtls.moved', { identity: 'device', peer: '198.51.100.7', before: '192.0.2.2' });
+  });
+
   test('does not move by a repeated record, or by one that is older than others', async () => {
     const rig = new Rig();
     await rig.connect();
@@ -448,6 +475,66 @@ test('when nothing can be stored, an association ends before it uses a number th
   const again = (await rig.ask('again', 61)) ?? (await rig.ask('and again', 61));
   assert.equal(again, 'device at 192.0.2.2');
   assertUnique(rig.numbers);
+});
+
+test('the numbers of the next block wait until their reservation survives a power cut', async () => {
+  const rig = new Rig();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  rig.wrap = (store) => ({
+    load: () => store.load(),
+    remove: (identity) => store.remove(identity),
+    settled: () => promise,
+    save: (all) => store.save(all),
+  });
+  rig.start();
+  await rig.connect();
+  let answers = 0;
+  for (let count = 0; count < 1100; count++) if ((await rig.ask(`${count}`)) !== undefined) answers++;
+  assert.ok(answers > 1000 && answers < 1024, `${answers}`);
+  resolve();
+  await rig.settle();
+  // Requests without an answer wait in front of this one until they are given up.
+  const again = (await rig.ask('again', 61)) ?? (await rig.ask('and again', 61));
+  assert.equal(again, 'device at 192.0.2.2');
+  assertUnique(rig.numbers);
+});
+
+test('5,000 devices keep their associations over a power cut, each with numbers of its own', () => {
+  const [clock, events] = [new HandClock(), new EventRecorder()];
+  const database = openDatabase(':memory:', gatewaySchema);
+  const sealing = new Sealing(systemEntropy.bytes(32), systemEntropy);
+  const store = () =>
+    new DtlsAssociations(database, {
+      sealing,
+      isNew: false,
+      lost: () => assert.fail('a row cannot be opened'),
+    });
+  const all = Array.from({ length: 5000 }, (_, at): StoredAssociation => {
+    const place = { address: `10.0.${at >> 8}.${at & 255}`, port: 40_000, local };
+    const parts = { identity: `device ${at}`, isClient: false, ownCid: at, peerCid: undefined, place };
+    const numbers = { sent: at, received: at, peerLimit: 2 ** 14 };
+    const state = { suite: pskSuites[0]!, keys: Buffer.alloc(40, at), ...parts, ...numbers };
+    return { credential: credentialMark(key), isClean: false, state };
+  });
+  store().save(all);
+  const stored = new Map(
+    store()
+      .load()
+      .map((each) => [each.state.identity, each]),
+  );
+  for (const { state } of all) {
+    const found = stored.get(state.identity)?.state;
+    assert.deepEqual([found?.place, found?.keys], [state.place, state.keys]);
+    assert.ok(found!.sent > state.sent);
+  }
+  const transport = new CoapTransport({
+    ...{ clock, entropy: systemEntropy, events, keyOf: () => key, associations: 5000 },
+    admission: new Admission({ clock, events }),
+    store: store(),
+  });
+  transport.restore();
+  assert.equal(transport.footprint.associations, 5000);
+  assert.ok(all.every(({ state: { place } }) => transport.reaches(place.address, place.port)));
 });
 
 describe('the key that seals the associations', () => {

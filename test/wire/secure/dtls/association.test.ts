@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { ContentType, plainRecord } from '../../../../src/wire/secure/dtls/record.ts';
 import { pskSuites } from '../../../../src/wire/secure/dtls/suites.ts';
 import { clientAt, isOpen, key, Pair, type PairOptions, type Passing, serverAt } from './pair.ts';
 
@@ -64,6 +65,24 @@ for (const suite of [pskSuites[0]!, pskSuites.at(-1)!])
       });
     });
 
+test('records without protection from the place of the peer bring no data and end nothing', async () => {
+  const pair = await opened();
+  const before = pair.sent.length;
+  const { ChangeCipherSpec, Alert, ApplicationData } = ContentType;
+  for (const [type, content] of [
+    [ApplicationData, 'forged'],
+    [Alert, '\u0001\u0000'],
+    [Alert, '\u0002\u0028'],
+    [ChangeCipherSpec, '\u0001'],
+  ] as const)
+    for (const sequence of [0, 5, 2 ** 40]) {
+      pair.inject('client', plainRecord(type, sequence, Buffer.from(content)));
+      pair.inject('server', plainRecord(type, sequence, Buffer.from(content)));
+    }
+  assert.deepEqual([pair.atServer, pair.atClient, pair.sent.length], [[], [], before]);
+  assert.ok(pair.talk('goes on'));
+});
+
 test('renegotiation is refused by a warning', async () => {
   const pair = await opened();
   const association = pair.client.at(serverAt.address, serverAt.port)!;
@@ -95,6 +114,20 @@ test('a record size limit of the peer holds', async () => {
 });
 
 describe('resumption', () => {
+  test('a session with a fatal alert is not resumed', async () => {
+    const pair = new Pair();
+    const first = await pair.connect();
+    assert.ok(isOpen(first));
+    const fatalAlert = Buffer.from([2, 40]);
+    const entropy = { bytes: (length: number) => new Uint8Array(length), uniform: () => 0 };
+    pair.inject('client', first.association.seal(21, fatalAlert, entropy));
+    assert.equal(pair.told.at(-1), 'closed device: the peer sent alert 40');
+    assert.equal(pair.server.footprint.sessions, 0);
+    const second = await pair.connect({ session: first.session });
+    assert.ok(isOpen(second));
+    assert.notDeepEqual(second.session?.id, first.session?.id);
+  });
+
   test('a session is resumed in a short handshake, with connection IDs of its own', async () => {
     const pair = new Pair();
     const first = await pair.connect();
@@ -183,6 +216,28 @@ describe('bounds', () => {
     const again = await pair.connect({ identity: 'd0', session: sessions[0] });
     assert.ok(isOpen(again));
     assert.deepEqual(again.session?.id, sessions[0]?.id);
+  });
+
+  test('the association that was opened first stays when it was heard after the others', async () => {
+    const keys = Object.fromEntries(Array.from({ length: 4 }, (_, count) => [`d${count}`, key]));
+    const pair = new Pair({ keys, server: { limits: { associations: 3 } } });
+    const opened = [];
+    for (let count = 0; count < 4; count++) {
+      if (count === 3) {
+        pair.place = { ...clientAt, port: 41_000 };
+        pair.client.send(opened[0]!, Buffer.from('still there'));
+        pair.settle();
+        assert.equal(pair.atServer.at(-1), 'still there');
+      }
+      pair.place = { ...clientAt, port: 41_000 + count };
+      const outcome = await pair.connect({ identity: `d${count}` });
+      assert.ok(isOpen(outcome));
+      opened.push(outcome.association);
+    }
+    assert.deepEqual(
+      pair.told.filter((each) => each.startsWith('closed')),
+      ['closed d1: there are too many'],
+    );
   });
 
   test('half-open handshakes are bounded in all and of one address; an honest client gets in', async () => {

@@ -119,6 +119,19 @@ describe('our server and clients of others', () => {
         client.process.stdin.write(get);
         await client.prints(/hello over DTLS/);
       });
+
+    test('gets no record beyond the size that it takes', async () => {
+      await using server = await SocketEnd.open();
+      const proof = ['--pskusername', identity, '--pskkey', hex, '--recordsize', '512'];
+      const priority = `${gnuTlsBase}:+PSK:+AES-128-CCM-8:+AEAD`;
+      await using _client = new Foreign('gnutls-cli', [
+        ...['--udp', '-p', `${server.port}`, ...proof, '--priority', priority, '127.0.0.1'],
+      ]);
+      await server.until(1);
+      const [association] = server.associations;
+      assert.equal(association?.peerLimit, 512);
+      assert.throws(() => server.dtls.send(association, Buffer.alloc(513)), { code: 'tooLarge' });
+    });
   });
 });
 

@@ -13,7 +13,7 @@ import {
   Type,
 } from '../../../../src/wire/coap/codec.ts';
 import { Code, codeText } from '../../../../src/wire/coap/codes.ts';
-import { reply } from '../../../../src/wire/coap/message.ts';
+import { type Handler, reply } from '../../../../src/wire/coap/message.ts';
 import { Observable } from '../../../../src/wire/coap/observe.ts';
 import { Option, opaque, optionValue, text, uint, uintOption } from '../../../../src/wire/coap/options.ts';
 import { OscoreKeys } from '../../../../src/wire/secure/oscore/keys.ts';
@@ -229,6 +229,30 @@ describe('a proxy', () => {
     const { opened } = await byProxy(1000);
     assert.equal(textOf(opened!.payload), `1000 ${'z'.repeat(300)}`);
   });
+
+  for (const [what, size, expected] of [
+    ['may divide what comes to our own request', 2000, `2.05 ${'z'.repeat(2000)}`],
+    ['gets no further than the bound of a protected message', 5000, 'tooLarge'],
+  ] as const)
+    test(what, async () => {
+      const { wire, gateway, device } = pair();
+      gateway.handler = () => reply(Code.Content, { payload: 'z'.repeat(size) });
+      const proxy = new Party(wire, '192.0.2.9', {});
+      let parts = 0;
+      const forwarded: Handler = async ({ message, payload }) => {
+        const { code, options } = message;
+        const outgoing = { code, options, payload, timeout: 20_000 };
+        return { ...(await proxy.endpoint.request(gateway.address, 5683, outgoing)) };
+      };
+      const divided = new Blockwise(forwarded, wire.clock);
+      proxy.unprotected((request) => {
+        parts++;
+        return divided.handle(request);
+      });
+      device.find('gateway', proxy);
+      assert.equal(await ask(device, proxy), expected);
+      assert.ok(parts > 2, `${parts}`);
+    });
 
   test('may not send more than a protected message holds', async () => {
     const { answer } = await byProxy(5000);

@@ -118,6 +118,30 @@ export class Party {
     });
   }
 
+  /** Goes on without OSCORE, as a proxy that forwards what it cannot read. */
+  unprotected(handler: Handler): void {
+    const { wire, events } = this;
+    const { clock, entropy } = wire;
+    this.endpoint.stop();
+    this.endpoint = new CoapEndpoint({
+      clock,
+      entropy,
+      events,
+      handler,
+      // What is protected passes as it is.
+      protection: {
+        around: (own) => own,
+        request: () => undefined,
+        leave: () => {},
+        partyAt: () => undefined,
+      },
+      send: (bytes, _port, address) => {
+        const to = wire.parties.find((party) => party.address === address);
+        if (to) wire.send({ from: this, to, bytes: Buffer.from(bytes) });
+      },
+    });
+  }
+
   /** Makes it known where the peer of a context is, as a request from there does. */
   find(identity: string, { address }: Party): void {
     this.contexts.follow(this.contexts.get(identity)!, { address, port: 5683 });
