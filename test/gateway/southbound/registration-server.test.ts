@@ -52,6 +52,8 @@ function rig(
   const left: string[] = [];
   const calls: [string, CoapCall][] = [];
   const elsewhere = new Set<string>();
+  const strangers = new Set(['stranger']);
+  const keyed = new Set<string>();
   const registrations = new Registrations(openDatabase(':memory:', gatewaySchema), limit);
   const call = async (address: string, port: number, request: CoapCall): Promise<CoapAnswer> => {
     calls.push([`${address} ${port}`, request]);
@@ -63,7 +65,7 @@ function rig(
   const server = new RegistrationServer({
     registrations,
     calls: new LwM2mCalls(call),
-    isAllowed: (id) => id !== 'stranger',
+    isAllowed: (id, { identity }) => !strangers.has(id) && (identity !== undefined || !keyed.has(id)),
     isJoined: () => false,
     isAttached: (id) => attached.has(id),
     isOther: (id) => id === 'dm',
@@ -167,6 +169,8 @@ function rig(
     calls,
     events,
     elsewhere,
+    strangers,
+    keyed,
     registrations,
     server,
     bootstrap,
@@ -298,6 +302,40 @@ test('an Update changes lifetime, objects and address; a deregistration detaches
 });
 
 // conforms: GW-26
+test('who knows the path of a registration neither changes nor ends it by the key of another client, or without a key that the client has', async () => {
+  for (const [identity, others] of [
+    ['a', [{ identity: 'b' }, {}]],
+    [undefined, [{ identity: 'b' }]],
+  ] as const) {
+    const { ask, register, settle, left, registrations, keyed } = rig(described);
+    const { location } = await register('a', identity === undefined ? {} : { identity });
+    if (identity !== undefined) keyed.add(identity);
+    for (const isPending of [true, false]) {
+      if (!isPending) await settle();
+      for (const other of others) {
+        const elsewhere = { ...other, port: 9 };
+        assert.equal((await ask(Code.POST, location, ['lt=100'], elsewhere)).code, '4.04');
+        assert.equal((await ask(Code.DELETE, location, [], elsewhere)).code, '4.04');
+      }
+    }
+    const { port, lifetime } = registrations.get('a')!;
+    assert.deepEqual([port, lifetime, left], [1, 60, []]);
+    assert.equal((await ask(Code.POST, location, ['lt=60'], { ...(identity && { identity }) })).code, '2.04');
+  }
+});
+
+test('a client that is no longer listed, or has got a key, does not go on with the registration that it has', async () => {
+  for (const change of ['strangers', 'keyed'] as const) {
+    const { ask, register, settle, registrations, [change]: set } = rig(described);
+    const { location } = await register('a');
+    await settle();
+    set.add('a');
+    assert.equal((await ask(Code.POST, location, ['lt=100'])).code, '4.04');
+    assert.equal(registrations.get('a')?.lifetime, 60);
+    assert.equal((await register('a')).code, '4.03');
+  }
+});
+
 test('a client that moves during a read is read again at its new address', async () => {
   let asked = 0;
   const rigged = rig(() => {
