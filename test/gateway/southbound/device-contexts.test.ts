@@ -47,7 +47,12 @@ function run(database: Database, configured: Record<string, OscoreParameters> = 
     entropy: systemEntropy,
     events: new EventRecorder(),
   });
-  new KeyEnds({ keys, transport: undefined, contexts, sessions: { detached: () => {} } });
+  new KeyEnds({
+    credentials: { keys, onEnded: () => {} },
+    transport: undefined,
+    contexts,
+    sessions: { detached: () => {} },
+  });
   return { keys, contexts };
 }
 

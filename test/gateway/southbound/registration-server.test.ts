@@ -86,7 +86,7 @@ function rig(
     events,
   });
   const bootstrap = new LwM2mBootstrapServer({
-    isAllowed: (id) => id !== 'stranger',
+    isAllowed: (id) => !strangers.has(id),
     isJoined: () => false,
     call,
     calls: new LwM2mCalls(call),
@@ -301,7 +301,6 @@ test('an Update changes lifetime, objects and address; a deregistration detaches
   assert.equal((await ask(Code.DELETE, location)).code, '4.04');
 });
 
-// conforms: GW-26
 test('who knows the path of a registration neither changes nor ends it by the key of another client, or without a key that the client has', async () => {
   for (const [identity, others] of [
     ['a', [{ identity: 'b' }, {}]],
@@ -336,6 +335,7 @@ test('a client that is no longer listed, or has got a key, does not go on with t
   }
 });
 
+// conforms: GW-26
 test('a client that moves during a read is read again at its new address', async () => {
   let asked = 0;
   const rigged = rig(() => {
@@ -591,6 +591,18 @@ test('a bootstrap that fails does not count; a Bootstrap-Pack has the whole acco
   assert.equal(bootstrap.has('a'), true);
   assert.equal((await ask(Code.GET, '/bspack', ['ep=a'], { accept: 60 })).code, '4.06');
   assert.equal((await ask(Code.GET, '/bspack', ['ep=stranger'])).code, '4.03');
+});
+
+test('a client that is removed while it is bootstrapped gets no Finish', async () => {
+  const { ask, settle, events, bootstrap, strangers, calls } = rig(({ method }) => {
+    if (method === Code.DELETE) strangers.add('a');
+    return { code: Code.Changed };
+  });
+  await ask(Code.POST, '/bs', ['ep=a']);
+  await settle();
+  assert.ok(calls.every(([, { path }]) => path[0] !== 'bs'));
+  assert.equal(bootstrap.has('a'), false);
+  await events.until('lwm2m.bootstrap-failed', { device: 'a' });
 });
 
 test('one bootstrap of a name at a time: at another address it is refused, a repetition is taken', async () => {
