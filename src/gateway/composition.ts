@@ -430,7 +430,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     alerted: (deviceId, alert) => children.alerted(deviceId, alert) ?? objects.alerted(deviceId, alert),
     ...machine,
   });
-  const keyEnds = new KeyEnds({ keys: credentials.keys, transport, contexts: networks.contexts, sessions });
+  const keyEnds = new KeyEnds({ credentials, transport, contexts: networks.contexts, sessions });
   writeAtStart({ database: state.database, ...machine }, () => {
     knowManualDevices(config, credentials);
     forgetUnlisted(config, state, events);

@@ -104,7 +104,7 @@ export const bootstrapSection = v.optional(
         ),
         [],
       ),
-      'Devices that the local bootstrap server may bootstrap (GwMO 8.4.2). A device that was bootstrapped over DTLS and is no longer listed loses its credential',
+      'Devices that the local bootstrap server may bootstrap (GwMO 8.4.2). A device that was bootstrapped and is no longer listed loses its credential',
     ),
   }),
   {},

@@ -120,6 +120,7 @@ function secureTransport({
     associations: remembered,
     store: new DtlsAssociations(state.database, {
       sealing: state.sealing,
+      clock: machine.clock,
       isNew: state.epoch.isNew,
       lost: (count) =>
         machine.events.emit('state.key-unusable', {

@@ -49,8 +49,7 @@ export function knowManualDevices({ http }: GatewayConfig, credentials: Credenti
 }
 
 /**
- * Deletes the credentials of devices that the configuration no longer lists, where the local bootstrap gave them a key for DTLS,
- * and the keys and proofs of LwM2M clients that it no longer lists and that have not joined: who takes a device from the list revokes it.
+ * Deletes the credentials of devices that the configuration no longer lists, where they are from the local bootstrap, and the keys and proofs of LwM2M clients that it no longer lists and that have not joined: who takes a device from the list revokes it.
  * @throws {PosternError} `storage`
  */
 export function forgetUnlisted(
@@ -60,7 +59,8 @@ export function forgetUnlisted(
 ): void {
   const listed = new Set(bootstrap.device.map(({ id }) => id));
   const clients = new Set(lwm2m?.device.map(({ id }) => id));
-  for (const deviceId of credentials.keys.devices()) {
+  const known = credentials.list().map(({ deviceId }) => deviceId);
+  for (const deviceId of new Set([...known, ...credentials.keys.devices()])) {
     const origin = credentials.get(deviceId)?.origin;
     // Only the key of an LwM2M client is without a credential.
     const isClient = clients.has(deviceId) || pins.get(deviceId)?.protocol === 'LwM2M';

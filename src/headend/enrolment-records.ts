@@ -180,11 +180,17 @@ export class EnrolmentRecords {
       .run(by, reason, this.#now, key);
   }
 
-  /** Stores the certificate of an approved record, or a later one. */
+  /**
+   * Stores the certificate of an approved record, or a later one.
+   * @throws {PosternError} `forbidden` when the board has lost its name while the certificate was made
+   */
   issued(key: string, { chain, expires }: Issued): void {
-    this.#database
-      .prepare("UPDATE enrolment SET state = 'issued', chain = ?, expires = ?, renew_at = ? WHERE key = ?")
+    const { changes } = this.#database
+      .prepare(
+        "UPDATE enrolment SET state = 'issued', chain = ?, expires = ?, renew_at = ? WHERE key = ? AND state IN ('approved', 'issued')",
+      )
       .run(chain, Math.round(expires), Math.round(expires - (expires - this.#now) * renewalDue), key);
+    if (Number(changes) === 0) throw new PosternError('forbidden', 'the board has lost its name meanwhile');
   }
 
   /**

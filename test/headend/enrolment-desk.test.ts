@@ -16,6 +16,7 @@ import { codeLimit, EnrolmentCodes } from '../../src/headend/enrolment-codes.ts'
 import { EnrolmentDesk } from '../../src/headend/enrolment-desk.ts';
 import { EnrolmentRecords, enrolmentLimits } from '../../src/headend/enrolment-records.ts';
 import { Parties } from '../../src/headend/parties.ts';
+import { Renewals } from '../../src/headend/renewals.ts';
 import { Replacements } from '../../src/headend/replacements.ts';
 import { headendSchema } from '../../src/headend/schema.ts';
 import {
@@ -270,3 +271,50 @@ test('a worker of a group enrols no gateways: the other workers would not know t
   };
   assert.throws(() => checkConfig(headendConfigSchema, config, 'test'), /headend\.group exclude each other/);
 });
+
+test('a board whose end comes while its certificate is made gets no certificate, and stays gone', async () => {
+  const at = desk({ allow: [{ gateway: 'gw-1' }] });
+  const key = newKey();
+  const asked = ask(at, 'gw-1', key);
+  await at.events.until('enrolment.approved');
+  at.records.leave('gw-1', 'decommissioned');
+  at.parties.revoke('gw-1');
+  const answer = await asked;
+  assert.equal(answer?.state, 'refused');
+  assert.deepEqual([at.records.get(keyId(key))?.state, at.records.holders()], ['gone', []]);
+  assert.equal(reasonOf(await ask(at, 'gw-1', key)), 'decommissioned');
+  await at.database.close();
+});
+
+for (const end of ['replaced', 'gone'] as const)
+  test(`a renewal that ends after its board is ${end} does not bring the board back`, async () => {
+    const at = desk({ allow: [{ gateway: 'gw-1' }] });
+    const [old, next] = [newKey(), newKey()];
+    await ask(at, 'gw-1', old);
+    at.clock.advance(15 * 86_400_000);
+    const { code } = at.codes.make(1, 'gw-1');
+    const renewals = new Renewals({
+      records: at.records,
+      authority: new CertificateAuthority(files, { clock: at.clock, entropy: systemEntropy }),
+      desk: at.desk,
+      manage: async (gateway, [operation]) => {
+        if (operation?.name === 'Get') {
+          const data = certificateRequest(old, gateway).toString('base64');
+          return [{ status: 200, results: [{ data }] }] as never;
+        }
+        // The session of the old board is under way.
+        if (end === 'gone') at.records.leave(gateway, 'decommissioned');
+        else assert.equal((await ask(at, gateway, next, { code }))?.state, 'granted');
+        return [{ status: 200, results: [] }] as never;
+      },
+      isOnline: () => true,
+      clock: at.clock,
+      events: at.events,
+    });
+    renewals.lookSoon();
+    await at.events.until('certificate.renewal-failed');
+    assert.equal(at.records.get(keyId(old))?.state, end);
+    const holders = at.records.holders().map(({ key }) => key);
+    assert.deepEqual(holders, end === 'gone' ? [] : [keyId(next)]);
+    await at.database.close();
+  });

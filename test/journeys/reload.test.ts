@@ -4,6 +4,7 @@ import { checkConfig } from '../../src/base/config.ts';
 import { type GatewayConfig, gatewayConfigSchema } from '../../src/gateway/config.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
 import { startAedes } from '../peers/brokers.ts';
+import { StockClient } from '../peers/stock-client.ts';
 import { Site, secrets } from './site.ts';
 
 const limit = { timeout: 60_000 };
@@ -104,6 +105,63 @@ describe('a reload while a gateway runs', limit, () => {
     const device = site.device(first!, gateway, { factory: true });
     await device.start();
     await site.headendEvents.until('alert.device-attach', { device: first });
+  });
+
+  test('a device that was bootstrapped without DTLS and is removed has no account any more', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const gateway = await site.gateway([first!, second!]);
+    for (const id of [first!, second!]) {
+      const device = site.device(id, gateway, { factory: true });
+      await device.start();
+      await device.attached;
+    }
+    gateway.reload(() => gatewayConfig(broker.url, { bootstrap: factory(second!) }));
+    await site.gatewayEvents.until('device.unlisted', { device: first });
+    const asked = async (id: string) =>
+      (await gateway
+        .manage(id, [{ name: 'Get', uri: './DevInfo/Man' }], 10_000)
+        .then(([outcome]) => outcome?.status)
+        .catch(({ code }) => code)) as unknown;
+    assert.deepEqual([await asked(first!), await asked(second!)], ['notFound', 200]);
+  });
+
+  test('a session that is open ends when the account of its device is removed', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const devices = { http: { port: 0, host: '127.0.0.1', device: [account(manual)] } };
+    const gateway = await site.gateway([], devices);
+    await using client = new StockClient({
+      url: `${gateway.httpUrl}/dm`,
+      deviceId: manual,
+      serverId: 'gw-1',
+      user: manual,
+      password: 'client secret',
+      serverPassword: 'server secret',
+      auth: 'md5',
+      mediaType: 'application/vnd.syncml.dm+xml',
+    });
+    assert.equal(await client.session('1'), 200);
+    // Some in each message.
+    const operations = Array.from({ length: 20 }, (_, at) => ({
+      name: 'Replace' as const,
+      uri: `./Site/Node${at}`,
+      data: 'x'.repeat(3000),
+    }));
+    for (const { uri } of operations) client.nodes.set(uri, '');
+    const done = () => operations.filter(({ uri }) => client.nodes.get(uri) !== '').length;
+    const managed = gateway.manage(manual, operations, 20_000).catch(() => {});
+    let before = 0;
+    const between = async () => {
+      if (before > 0 || done() === 0) return;
+      before = done();
+      gateway.reload(() => gatewayConfig(broker.url, { http: { port: 0, host: '127.0.0.1', device: [] } }));
+    };
+    await client.session('2', '', { between });
+    // What was in the answer that was on its way.
+    assert.ok(before > 0 && done() <= 2 * before && done() < operations.length, `${before}, ${done()}`);
+    await site.gatewayEvents.until('session.failed', { device: manual, session: '2' });
+    await managed;
   });
 
   test('a name and a password for the broker are used at the next connection', async () => {

@@ -186,6 +186,9 @@ export class BootstrapServer {
     this.#guard.succeeded(deviceId, remote);
     proved?.(deviceId);
     await this.#demandHere(deviceId, remote);
+    // The configuration may have been read again meanwhile.
+    if (secretsOf(deviceId)?.network !== secrets.network)
+      throw new PosternError('forbidden', 'no bootstrap for this device and proof');
     const nonce = Buffer.from(proof.deviceNonce).toString('hex');
     const body = this.#bodyFor(this.#issue(deviceId, 'local', request, nonce), request);
     return { kind: 'bootstrap', body, security: protectBootstrap(body, secrets) };

@@ -142,15 +142,21 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     const deviceId = queryOf(query).get('ep') ?? proved;
     if (!isDeviceId(deviceId))
       throw new PosternError('malformed', `?ep=<endpoint name>: expected ${deviceIdRule}`);
+    if (this.#isServed(deviceId, remote)) return deviceId;
     const isOwn = remote.identity === undefined || remote.identity === deviceId;
-    if (isOwn && this.#parts.isAllowed(deviceId, remote)) return deviceId;
-    if (this.#parts.isJoined(deviceId, remote)) return deviceId;
     const fields = { device: deviceId.slice(0, 200), peer: remote.address };
     this.#parts.events.emit('bootstrap.refused', {
       ...fields,
       reason: isOwn ? 'unknown device' : `the key is that of ${remote.identity}`,
     });
     throw new PosternError('forbidden', 'a client with this endpoint name is not bootstrapped here');
+  }
+
+  /** @throws {PosternError} as `LwM2mBootstrapParts.isJoined` */
+  #isServed(deviceId: string, remote: Remote): boolean {
+    const { isAllowed, isJoined } = this.#parts;
+    const { identity = deviceId } = remote;
+    return (identity === deviceId && isAllowed(deviceId, remote)) || isJoined(deviceId, remote);
   }
 
   async #bootstrap(deviceId: string, remote: Remote, local: LocalEndpoint, wanted: number): Promise<void> {
@@ -181,6 +187,9 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
         if (entries.length > 0) await calls.write(client, path, entries, { signal, party });
       // Without a Finish the client keeps its former account (section 6.1). So a bootstrap that is broken off takes no key away
       // and gives none. After it, the former key is valid until the client uses this one: the answer to the Finish may be lost.
+      // The client may have been removed meanwhile.
+      if (!this.#isServed(deviceId, remote))
+        throw new PosternError('forbidden', `${deviceId} may not be bootstrapped any more`);
       if (key) keys.add(deviceId, key);
       expectDone(deviceId, 'Finish', await send({ method: Code.POST, path: ['bs'] }));
       this.#bootstrapped.set(deviceId, true);

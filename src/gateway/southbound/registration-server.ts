@@ -74,12 +74,11 @@ export class RegistrationServer implements AsyncDisposable {
    * configured or is not what the client proved to be, `conflict` when the name is in use elsewhere, `storage`
    */
   async #register(request: CoapRequest, local: LocalEndpoint): Promise<Reply> {
-    const { isAllowed, isJoined, isOther, livesElsewhere, registrations, entropy, events } = this.#parts;
+    const { isJoined, isOther, livesElsewhere, registrations, entropy, events } = this.#parts;
     const { remote, payload, query } = request;
     const { endpoint, objects, ...rest } = readRegistration(query, payload);
     const peer = remote.address;
-    const { identity = endpoint } = remote;
-    const isListed = isAllowed(endpoint, remote) && identity === endpoint;
+    const isListed = this.#isListed(endpoint, remote);
     if (!isListed && !isJoined(endpoint, remote)) {
       events.emit('registration.refused', { device: endpoint.slice(0, 200), peer });
       throw new PosternError('forbidden', 'a client with this endpoint name may not register here');
@@ -153,15 +152,26 @@ export class RegistrationServer implements AsyncDisposable {
     return reply(Code.Deleted);
   }
 
-  /** The registration of a request: one that waits for the answer of its client, or that of an attached client. */
-  #at({ path }: CoapRequest): { registration: Registration; isPending: boolean } | undefined {
+  /** Whether a client of this name is served, and the sender of a request has no key or the one of this client. */
+  #isListed(deviceId: string, remote: Remote): boolean {
+    const { identity = deviceId } = remote;
+    return identity === deviceId && this.#parts.isAllowed(deviceId, remote);
+  }
+
+  /**
+   * The registration of a request: one that waits for the answer of its client, or that of an attached client. To know its path is
+   * not enough where the client has a key, and the list may have lost the client since it registered.
+   */
+  #at({ path, remote }: CoapRequest): { registration: Registration; isPending: boolean } | undefined {
+    const { registrations, isAttached, isJoined } = this.#parts;
     const [, location = ''] = path.length === 2 ? path : [];
     const pending = this.#pending.at(location)?.registration;
-    if (pending) return { registration: pending, isPending: true };
-    const valid = this.#parts.registrations.at(location);
-    return valid && this.#parts.isAttached(valid.deviceId)
-      ? { registration: valid, isPending: false }
-      : undefined;
+    const registration = pending ?? registrations.at(location);
+    if (!registration) return undefined;
+    const { deviceId } = registration;
+    const isOwn =
+      this.#isListed(deviceId, remote) || (remote.credential !== 'joining' && isJoined(deviceId, remote));
+    return isOwn && (pending || isAttached(deviceId)) ? { registration, isPending: !!pending } : undefined;
   }
 }
 

@@ -27,6 +27,7 @@ export class Credentials {
   readonly #known = new Map<string, GatewayCredential>();
   /** Device IDs by node name (`hashedName`). */
   readonly #ids = new Map<string, string>();
+  #ended: (deviceId: string) => void = () => {};
   /** Devices whose nonces are to be written. */
   readonly #unwritten = new Set<string>();
   readonly #sealing: Sealer;
@@ -60,6 +61,11 @@ export class Credentials {
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'storage') throw thrown;
     }
+  }
+
+  /** Sets what is called when a device has lost its credential for good. */
+  onEnded(listener: (deviceId: string) => void): void {
+    this.#ended = listener;
   }
 
   get size(): number {
@@ -171,6 +177,7 @@ export class Credentials {
     this.#database.prepare('DELETE FROM credential WHERE device_id = ?').run(deviceId);
     this.keys.remove(deviceId);
     this.#drop(deviceId);
+    this.#database.afterCommit(() => this.#ended(deviceId));
   }
 
   /** When the transaction under way is not committed, the credential of this device is again what it is now. */

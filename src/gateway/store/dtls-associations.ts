@@ -1,3 +1,4 @@
+import type { Clock } from '../../base/clock.ts';
 import type { Database } from '../../base/database.ts';
 import { asPosternError } from '../../base/errors.ts';
 import { type ReadableTable, type Row, readRows } from '../../base/rows.ts';
@@ -8,9 +9,11 @@ import {
   type StoredAssociation,
 } from '../../wire/secure/association-store.ts';
 import { suiteOf } from '../../wire/secure/dtls/suites.ts';
+import { numbersByClock } from '../../wire/secure/numbers-by-clock.ts';
 
 export interface DtlsAssociationsParts {
   readonly sealing: Sealer;
+  readonly clock: Pick<Clock, 'wall'>;
   /** The state is new or went back in time: what it says of sequence numbers may be too low. */
   readonly isNew: boolean;
   /** Called with the number of associations that another key has sealed. */
@@ -20,7 +23,8 @@ export interface DtlsAssociationsParts {
 /**
  * Durable store of the DTLS associations with devices, one of each identity, sealed. A run of the gateway uses at most `reservedBlock`
  * sequence numbers after those that a row says, until the row is stored again. So the rows need not be written at a start: each run
- * since then counts for one block.
+ * since then counts for one block. The number of a run is not lower than the clock says, so that a state which was taken back counts
+ * more blocks than were used since.
  */
 export class DtlsAssociations implements AssociationStore {
   readonly #database: Database;
@@ -37,7 +41,8 @@ export class DtlsAssociations implements AssociationStore {
     try {
       return database.transaction(() => {
         if (this.#parts.isNew) database.prepare('DELETE FROM dtls_association').run();
-        database.prepare('UPDATE dtls_run SET number = number + 1').run();
+        const byClock = Math.floor(numbersByClock(this.#parts.clock) / reservedBlock);
+        database.prepare('UPDATE dtls_run SET number = max(number + 1, ?)').run(byClock);
         this.#run = Number(database.prepare('SELECT number FROM dtls_run').get()?.number);
         const rows = readRows(database, table);
         // From now on records come that the rows do not know of.

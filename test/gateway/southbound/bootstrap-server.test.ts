@@ -18,19 +18,23 @@ const id = 'urn:dev:1';
 const secret = 'factory-secret';
 const deviceNonce = Buffer.alloc(16, 3);
 
-function rig() {
+function rig(livesElsewhere: () => Promise<boolean> = async () => false) {
   const clock = new HandClock();
   const events = new EventRecorder();
   const guard = new EchoGuard(clock, seededEntropy(1));
+  const credentials = new Credentials(openDatabase(':memory:', gatewaySchema), 100, testSealing);
+  /** What the configuration has for the device; empty when it is not listed. */
+  const listed = { secret };
   const server = new BootstrapServer({
     gatewayId: 'gw',
-    secretsOf: (deviceId) => (deviceId === id ? { network: secret, pin: undefined } : undefined),
-    credentials: new Credentials(openDatabase(':memory:', gatewaySchema), 100, testSealing),
+    secretsOf: (deviceId) =>
+      deviceId === id && listed.secret !== '' ? { network: listed.secret, pin: undefined } : undefined,
+    credentials,
     guard,
     clock,
     entropy: seededEntropy(2),
     events,
-    livesElsewhere: async () => false,
+    livesElsewhere,
     isForOscore: () => false,
     oscoreUri: () => '',
     isJoined: () => false,
@@ -55,8 +59,19 @@ function rig() {
     clock.advance(1);
     return guard.issue(remoteOf(address));
   };
-  return { clock, events, prove, challenge };
+  return { clock, events, prove, challenge, credentials, listed };
 }
+
+test('a device that is removed, or gets another secret, while it is looked for elsewhere gets no account', async () => {
+  for (const now of ['', 'another secret']) {
+    const search = Promise.withResolvers<boolean>();
+    const { prove, challenge, credentials, listed } = rig(() => search.promise);
+    const proved = prove(challenge(), secret);
+    listed.secret = now;
+    search.resolve(false);
+    assert.deepEqual([await proved, credentials.size], ['forbidden', 0]);
+  }
+});
 
 test('a challenge is good for one proof: after a wrong one the right one needs another challenge', async () => {
   const { prove, challenge } = rig();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { Admission } from '../../../src/base/admission.ts';
-import type { Clock } from '../../../src/base/clock.ts';
+import type { Clock, Wall } from '../../../src/base/clock.ts';
 import type { Database } from '../../../src/base/database.ts';
 import { systemEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
@@ -45,6 +45,8 @@ class Rig {
   /** The keys that the gateway knows. */
   keys: Record<string, Buffer> = { device: key };
   isStateNew = false;
+  /** Milliseconds by which the machine's clock is ahead of `clock`. */
+  ahead = 0;
   /** Replaces the store. */
   wrap = (store: AssociationStore): AssociationStore => store;
   transport!: CoapTransport;
@@ -91,7 +93,7 @@ class Rig {
     // The timers of an earlier run are gone with it.
     const clock: Clock = {
       now: () => this.clock.now(),
-      wall: () => this.clock.wall(),
+      wall: () => (this.clock.wall() + this.ahead) as Wall,
       after: (delay, callback) => this.clock.after(delay, () => run === this.#runs && callback()),
     };
     const admission = new Admission({ clock, events });
@@ -109,6 +111,7 @@ class Rig {
             this.keyFile === undefined
               ? this.#sealing
               : new PlatformSealing({ file: this.keyFile }, systemEntropy, told),
+          clock,
           isNew: this.isStateNew,
           lost: (count) => told(`${count} associations were sealed by another key`),
         }),
@@ -386,6 +389,34 @@ describe('a gateway that starts again', () => {
     }
     assert.equal(handshakes(rig), 1);
     assertUnique(rig.numbers);
+  });
+
+  test('whose state was taken back with its lock uses no sequence number twice, as long as its clock is right', async () => {
+    const rig = new Rig();
+    rig.ahead = Date.UTC(2026, 10, 29) - rig.clock.wall();
+    rig.start();
+    await rig.connect();
+    await rig.ask('before');
+    const association = rig.database.prepare('SELECT * FROM dtls_association').get()!;
+    const run = rig.database.prepare('SELECT number FROM dtls_run').get()!;
+    for (let count = 0; count < 2500; count++) await rig.ask(`${count}`);
+    // Of a snapshot of the disk, lock and state say that this is the usual next start.
+    rig.database
+      .prepare('UPDATE dtls_association SET run = ?, body = ?')
+      .run(association.run!, association.body!);
+    rig.database.prepare('UPDATE dtls_run SET number = ?').run(run.number!);
+    rig.clock.advance(60_000);
+    rig.start();
+    assert.equal(await rig.ask('after', 10), 'device at 192.0.2.2');
+    assertUnique(rig.numbers);
+    // A clock that was not set yet takes nothing back.
+    rig.ahead = 0;
+    for (let count = 0; count < 3; count++) {
+      rig.start();
+      assert.equal(await rig.ask(`unset ${count}`, 10), 'device at 192.0.2.2');
+    }
+    assertUnique(rig.numbers);
+    assert.equal(handshakes(rig), 1);
   });
 
   test('knows no association whose key was changed or removed, or when its state went back in time', async () => {

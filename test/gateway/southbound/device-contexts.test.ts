@@ -12,7 +12,8 @@ import { KeyEnds } from '../../../src/gateway/southbound/key-ends.ts';
 import { PreSharedKeys } from '../../../src/gateway/southbound/pre-shared-keys.ts';
 import { DeviceKeys } from '../../../src/gateway/store/device-keys.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
-import { numbersByClock, OscoreContexts } from '../../../src/wire/secure/oscore/contexts.ts';
+import { numbersByClock } from '../../../src/wire/secure/numbers-by-clock.ts';
+import { OscoreContexts } from '../../../src/wire/secure/oscore/contexts.ts';
 import type { OscoreParameters } from '../../../src/wire/secure/oscore/keys.ts';
 import { StoredSenders } from '../../../src/wire/secure/oscore/stored-senders.ts';
 import { issuedContext } from '../../../src/wire/secure/transport-keys.ts';
@@ -46,7 +47,12 @@ function run(database: Database, configured: Record<string, OscoreParameters> = 
     entropy: systemEntropy,
     events: new EventRecorder(),
   });
-  new KeyEnds({ keys, transport: undefined, contexts, sessions: { detached: () => {} } });
+  new KeyEnds({
+    credentials: { keys, onEnded: () => {} },
+    transport: undefined,
+    contexts,
+    sessions: { detached: () => {} },
+  });
   return { keys, contexts };
 }
 
@@ -207,6 +213,29 @@ describe('stored sequence numbers', () => {
     await assert.rejects(taken(senders), { code: 'storage' });
     database.prepare('PRAGMA query_only = 0').run();
     assert.equal(await taken(senders), numbersByClock(wall));
+    await database.close();
+  });
+
+  test('of a state that went back with its lock continue by the clock, in each run', async () => {
+    const database = openDatabase(':memory:', gatewaySchema);
+    let now = wall.wall() as number;
+    const moving = { wall: () => now as never };
+    const first = await taken(new StoredSenders(database, moving), moving);
+    const snapshot = database.prepare('SELECT reserved FROM oscore_sender').get()!;
+    now += 3_600_000;
+    const second = await taken(new StoredSenders(database, moving), moving);
+    database.prepare('UPDATE oscore_sender SET reserved = ?').run(snapshot.reserved!);
+    now += 1000;
+    const third = await taken(new StoredSenders(database, moving), moving);
+    assert.ok(first < second && second < third, `${first}, ${second}, ${third}`);
+    await database.close();
+  });
+
+  test('are not used up by a clock that is centuries ahead', async () => {
+    const database = openDatabase(':memory:', gatewaySchema);
+    const far = { wall: () => Date.UTC(9999, 0, 1) as never };
+    const first = await taken(new StoredSenders(database, far), far);
+    assert.equal(await taken(new StoredSenders(database, wall), wall), first + 1024);
     await database.close();
   });
 

@@ -52,6 +52,8 @@ function rig(
   const left: string[] = [];
   const calls: [string, CoapCall][] = [];
   const elsewhere = new Set<string>();
+  const strangers = new Set(['stranger']);
+  const keyed = new Set<string>();
   const registrations = new Registrations(openDatabase(':memory:', gatewaySchema), limit);
   const call = async (address: string, port: number, request: CoapCall): Promise<CoapAnswer> => {
     calls.push([`${address} ${port}`, request]);
@@ -63,7 +65,7 @@ function rig(
   const server = new RegistrationServer({
     registrations,
     calls: new LwM2mCalls(call),
-    isAllowed: (id) => id !== 'stranger',
+    isAllowed: (id, { identity }) => !strangers.has(id) && (identity !== undefined || !keyed.has(id)),
     isJoined: () => false,
     isAttached: (id) => attached.has(id),
     isOther: (id) => id === 'dm',
@@ -84,7 +86,7 @@ function rig(
     events,
   });
   const bootstrap = new LwM2mBootstrapServer({
-    isAllowed: (id) => id !== 'stranger',
+    isAllowed: (id) => !strangers.has(id),
     isJoined: () => false,
     call,
     calls: new LwM2mCalls(call),
@@ -167,6 +169,8 @@ function rig(
     calls,
     events,
     elsewhere,
+    strangers,
+    keyed,
     registrations,
     server,
     bootstrap,
@@ -295,6 +299,40 @@ test('an Update changes lifetime, objects and address; a deregistration detaches
   assert.equal((await ask(Code.DELETE, location)).code, '2.02');
   assert.deepEqual(left, ['a']);
   assert.equal((await ask(Code.DELETE, location)).code, '4.04');
+});
+
+test('who knows the path of a registration neither changes nor ends it by the key of another client, or without a key that the client has', async () => {
+  for (const [identity, others] of [
+    ['a', [{ identity: 'b' }, {}]],
+    [undefined, [{ identity: 'b' }]],
+  ] as const) {
+    const { ask, register, settle, left, registrations, keyed } = rig(described);
+    const { location } = await register('a', identity === undefined ? {} : { identity });
+    if (identity !== undefined) keyed.add(identity);
+    for (const isPending of [true, false]) {
+      if (!isPending) await settle();
+      for (const other of others) {
+        const elsewhere = { ...other, port: 9 };
+        assert.equal((await ask(Code.POST, location, ['lt=100'], elsewhere)).code, '4.04');
+        assert.equal((await ask(Code.DELETE, location, [], elsewhere)).code, '4.04');
+      }
+    }
+    const { port, lifetime } = registrations.get('a')!;
+    assert.deepEqual([port, lifetime, left], [1, 60, []]);
+    assert.equal((await ask(Code.POST, location, ['lt=60'], { ...(identity && { identity }) })).code, '2.04');
+  }
+});
+
+test('a client that is no longer listed, or has got a key, does not go on with the registration that it has', async () => {
+  for (const change of ['strangers', 'keyed'] as const) {
+    const { ask, register, settle, registrations, [change]: set } = rig(described);
+    const { location } = await register('a');
+    await settle();
+    set.add('a');
+    assert.equal((await ask(Code.POST, location, ['lt=100'])).code, '4.04');
+    assert.equal(registrations.get('a')?.lifetime, 60);
+    assert.equal((await register('a')).code, '4.03');
+  }
 });
 
 // conforms: GW-26
@@ -553,6 +591,18 @@ test('a bootstrap that fails does not count; a Bootstrap-Pack has the whole acco
   assert.equal(bootstrap.has('a'), true);
   assert.equal((await ask(Code.GET, '/bspack', ['ep=a'], { accept: 60 })).code, '4.06');
   assert.equal((await ask(Code.GET, '/bspack', ['ep=stranger'])).code, '4.03');
+});
+
+test('a client that is removed while it is bootstrapped gets no Finish', async () => {
+  const { ask, settle, events, bootstrap, strangers, calls } = rig(({ method }) => {
+    if (method === Code.DELETE) strangers.add('a');
+    return { code: Code.Changed };
+  });
+  await ask(Code.POST, '/bs', ['ep=a']);
+  await settle();
+  assert.ok(calls.every(([, { path }]) => path[0] !== 'bs'));
+  assert.equal(bootstrap.has('a'), false);
+  await events.until('lwm2m.bootstrap-failed', { device: 'a' });
 });
 
 test('one bootstrap of a name at a time: at another address it is refused, a repetition is taken', async () => {

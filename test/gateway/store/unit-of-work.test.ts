@@ -28,6 +28,7 @@ const config = (state: string): GatewayConfig =>
       mqtt: { url: 'mqtt://127.0.0.1:1' },
       'dm-server': { id: server, 'client-secret': 'a-secret-of-gw', 'server-secret': 'a-secret-of-dm' },
       lwm2m: { 'insecure-no-security': true, device: [] },
+      bootstrap: { device: devices.map((id) => ({ id, 'factory-secret': 'a-factory-secret' })) },
       // Fewer than there are devices: the oldest registration is deleted for a new one, and the inventory can be full.
       limits: { outbox: 20, devices: 3 },
     },

@@ -1,7 +1,7 @@
 import { createVerify, type Verify } from 'node:crypto';
 import { Alert, DtlsFailure } from './alerts.ts';
 import { Reader } from './bytes.ts';
-import { type Proven, proven } from './certificate-check.ts';
+import { isStillTrusted, type Proven, proven } from './certificate-check.ts';
 import {
   certificateBytes,
   certificateRequestBytes,
@@ -38,6 +38,8 @@ export class ServerHandshake extends Handshake {
   #choice: Choice | undefined;
   #share: EphemeralKey | undefined;
   #identity = '';
+  /** The pre-shared key that the client has to know. */
+  #key: Uint8Array | undefined;
   #master: Buffer | undefined;
   /** Type of the message that is to come next. */
   #expected: number = MessageType.Finished;
@@ -67,6 +69,8 @@ export class ServerHandshake extends Handshake {
   protected override finished(): void {
     this.#demand(MessageType.Finished);
     const { resumed, sessionId, suite } = this.#choice!;
+    if (!this.#isStillValid())
+      throw new DtlsFailure(Alert.DecryptError, 'what the client proved itself by has ended meanwhile');
     if (resumed) {
       this.complete(resumed);
       return;
@@ -75,6 +79,17 @@ export class ServerHandshake extends Handshake {
     const proof = this.#proven?.proof;
     const session = { id: sessionId, identity: this.#identity, proof, suite, master: this.#master! };
     this.complete(sessionId.length > 0 ? session : undefined);
+  }
+
+  /** Whether what the client has proved itself by is still valid: a client may keep its Finished back for as long as it likes. */
+  #isStillValid(): boolean {
+    const { resumed } = this.#choice!;
+    const { keyOf, sessions, certificates } = this.#settings;
+    // A key that ends takes its session along.
+    if (resumed && !sessions.get(resumed.id)) return false;
+    if (this.#proven) return isStillTrusted(this.#proven, certificates()?.trust, this.parts.clock.wall());
+    const now = keyOf(this.#identity);
+    return !!resumed || (!!this.#key && !!now && Buffer.compare(this.#key, now) === 0);
   }
 
   #greet(message: HandshakeMessage): void {
@@ -147,8 +162,8 @@ export class ServerHandshake extends Handshake {
   #premasterOf(body: Buffer): Buffer {
     const { identity, point } = readClientShare(body, this.#share !== undefined);
     this.#identity = identity.toString();
-    const key = this.#settings.keyOf(this.#identity) ?? this.#settings.noKey;
-    return premasterOf(key, point && this.#share!.secretWith(point));
+    this.#key = this.#settings.keyOf(this.#identity);
+    return premasterOf(this.#key ?? this.#settings.noKey, point && this.#share!.secretWith(point));
   }
 
   #takeCertificate(body: Buffer): void {

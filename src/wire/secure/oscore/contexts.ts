@@ -4,6 +4,7 @@ import type { Clock } from '../../../base/clock.ts';
 import type { Events } from '../../../base/events.ts';
 import { noBytes } from '../../coap/codec.ts';
 import type { Remote } from '../../coap/message.ts';
+import { numbersByClock } from '../numbers-by-clock.ts';
 import { Freshness } from './freshness.ts';
 import { OscoreKeys, type OscoreParameters } from './keys.ts';
 import { SenderSequence } from './sequence.ts';
@@ -88,20 +89,12 @@ export class OscoreContext {
   }
 }
 
-/** Numbers for each second since 2026, from which a sender begins that nothing is known of. */
-const numbersPerSecond = 256;
-const firstSecond = Date.UTC(2026, 0, 1) / 1000;
-
-/** The number at which a sender begins of which nothing is known. */
-export const numbersByClock = (clock: Pick<Clock, 'wall'>): number =>
-  Math.max(0, Math.floor((clock.wall() / 1000 - firstSecond) * numbersPerSecond));
-
 /**
  * The security contexts of a party, by name, by what a request says of its sender, and by the place of the peer. As many are kept as
  * the configuration and the bootstrap server have devices, and one more for a device whose context is being replaced.
  *
- * When there is no record of a sender, its numbers begin at a number that the clock gives. So a
- * party that lost its state does not use a number again, as long as its clock is right and it has used less than 256 a second.
+ * The numbers of a sender begin after those of its record, and not before the number that the clock gives. So a party that lost its
+ * state, or whose state was taken back, does not use a number again, as long as its clock is right (`numbersByClock`).
  */
 export class OscoreContexts {
   readonly #parts: OscoreContextsParts;
@@ -162,7 +155,7 @@ export class OscoreContexts {
     this.remove(name);
     const { clock, store } = this.#parts;
     const record = store.get(mark);
-    const start = record?.reserved ?? numbersByClock(clock);
+    const start = Math.max(record?.reserved ?? 0, numbersByClock(clock));
     const context = new OscoreContext(name, owner, parameters, start, async (now) => {
       store.put(mark, now);
       await store.settled();

@@ -2,7 +2,8 @@ import type { Clock } from '../../../base/clock.ts';
 import { type Database, keepLatest } from '../../../base/database.ts';
 import { asPosternError } from '../../../base/errors.ts';
 import { type ReadableTable, type Row, readRows } from '../../../base/rows.ts';
-import { numbersByClock, type SenderRecord, type SenderStore } from './contexts.ts';
+import { numbersByClock } from '../numbers-by-clock.ts';
+import type { SenderRecord, SenderStore } from './contexts.ts';
 
 /** SQL for the reservations of sequence numbers: a step of the schema of each party with OSCORE. */
 export const senderTable = `CREATE TABLE oscore_sender (
