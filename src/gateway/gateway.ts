@@ -152,7 +152,7 @@ export class Gateway implements AsyncDisposable {
    * the configuration is the same. Returns the configuration that holds now. What came of it is told by events.
    */
   reload(read: () => GatewayConfig): GatewayConfig {
-    const { live, state, http, transport, contexts } = this.#parts;
+    const { live, state, http, transport, contexts, sessions } = this.#parts;
     this.#config.reload(read, (config) => {
       demandAllowed(config);
       const apply = live.prepare(config);
@@ -172,6 +172,7 @@ export class Gateway implements AsyncDisposable {
       }
       contexts?.configure(live.current.deviceContexts);
       transport?.review();
+      sessions.review();
       this.#checkClock();
       if (live.current.http) http?.renew(live.current.http);
     });

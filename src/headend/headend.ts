@@ -68,12 +68,13 @@ export class Headend implements AsyncDisposable {
    * @param apply puts more of it in force, such as the certificate of the API, or throws and changes nothing
    */
   reload(read: () => HeadendConfig, apply: (config: HeadendConfig) => void = () => {}): HeadendConfig {
-    const { parties, settings } = this.#parts;
+    const { parties, settings, sessions, events } = this.#parts;
     this.#config.reload(read, (config) => {
       const mqtt = mqttSettings(config.mqtt);
       demandUsable(mqtt);
       apply(config);
       parties.configure(config);
+      void background(events, 'session-end', () => sessions.review());
       overwrite(settings.policy, config.policy);
       overwrite(settings.mqtt, mqtt);
       if (settings.enrolment && config.enrolment) overwrite(settings.enrolment, config.enrolment);

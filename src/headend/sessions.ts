@@ -172,6 +172,14 @@ export class Sessions {
     await this.#table.end(fits, DmStatus.SessionAborted, 'the party has no account any more');
   }
 
+  /** Ends the open sessions of parties whose accounts have ended or have another secret now. */
+  async review(): Promise<void> {
+    const { parties } = this.#parts;
+    const isOver = ({ party: { id, clientSecret } }: SessionContext) =>
+      parties.get(id)?.clientSecret !== clientSecret;
+    await this.#table.end(isOver, DmStatus.SessionAborted, 'the account of the party has ended or changed');
+  }
+
   /** Ends all open sessions with status 514. */
   async stop(): Promise<void> {
     await this.#table.stop('the server stops');

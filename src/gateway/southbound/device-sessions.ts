@@ -70,6 +70,8 @@ interface Owner {
   readonly deviceId: string;
   readonly sessionId: string;
   readonly address: string;
+  /** The secret by which the device proved itself. */
+  readonly clientSecret: string;
   readonly nonces: SessionNonces;
 }
 
@@ -141,6 +143,16 @@ export class DeviceSessions {
   /** Ends all sessions of a device that is no longer attached, whatever they are doing. */
   detached(deviceId: string, reason = 'the device was detached'): void {
     void this.#table.end((owner) => owner.deviceId === deviceId, DmStatus.NotFound, reason);
+  }
+
+  /** Ends the sessions of devices whose accounts have another secret now. */
+  review(): void {
+    const { credentials } = this.#parts;
+    void this.#table.end(
+      ({ deviceId, clientSecret }) => credentials.get(deviceId)?.clientSecret !== clientSecret,
+      DmStatus.NotFound,
+      'the account of the device has another secret now',
+    );
   }
 
   /** Ends all sessions. */
@@ -344,7 +356,7 @@ export class DeviceSessions {
     });
     return {
       session,
-      owner: { deviceId, sessionId, address, nonces },
+      owner: { deviceId, sessionId, address, clientSecret: credential.clientSecret, nonces },
       association: random && uriAssociation(random),
     };
   }

@@ -537,6 +537,7 @@ test('5,000 devices keep their associations over a power cut, each with numbers 
   const store = () =>
     new DtlsAssociations(database, {
       sealing,
+      clock,
       isNew: false,
       lost: () => assert.fail('a row cannot be opened'),
     });

@@ -11,7 +11,7 @@ function rig() {
   const keys = new DeviceKeys(database, { seal: Buffer.from, open: Buffer.from });
   const ended: string[] = [];
   const ends = new KeyEnds({
-    keys,
+    credentials: { keys, onEnded: () => {} },
     transport: {
       revoke: (identity) => ended.push(`association ${identity}`),
       retire: (identity) => ended.push(`association ${identity} after its answer`),
