@@ -170,7 +170,7 @@ export class Departures {
     this.#end(gateway, 'done');
     records.leave(gateway, `${order === 'transfer' ? 'passed to another owner' : 'decommissioned'} by ${by}`);
     releaseDevices(gateway, this.#parts);
-    for (const rows of ['replacement', 'handover', 'pending_detach'])
+    for (const rows of ['replacement', 'handover', 'pending_detach', 'proved_way'])
       database.prepare(`DELETE FROM ${rows} WHERE gateway = ?`).run(gateway);
     database.afterCommit(() => {
       parties.revoke(gateway);
