@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
-import { background } from '../../base/background.ts';
+import { background, persistently } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { EventFields } from '../../base/event-fields.ts';
@@ -54,7 +54,7 @@ export class Ownership {
         const order = storedTransfer(marks.next);
         if (order && marks.state === undefined) await this.#pass(order);
       } catch (thrown) {
-        if (!this.#stop.signal.aborted) this.#fail(asPosternError(thrown).message);
+        if (!this.#stop.signal.aborted) await this.#fail(asPosternError(thrown).message);
       }
     });
   }
@@ -133,12 +133,12 @@ export class Ownership {
     this.#leave(true);
   }
 
-  /** The gateway stays with its owner. */
-  #fail(reason: string): void {
+  /** The gateway stays with its owner, who hears of it when the disk takes the report. */
+  async #fail(reason: string): Promise<void> {
     const { marks, gatewayId: gateway, events, failed } = this.#parts;
-    rmSync(marks.next, { recursive: true, force: true });
     this.problem = reason;
     events.emit('departure.transfer-failed', { gateway, reason });
-    failed(reason);
+    await persistently(this.#parts, 'enrolment', () => failed(reason), this.#stop.signal);
+    if (!this.#stop.signal.aborted) rmSync(marks.next, { recursive: true, force: true });
   }
 }
