@@ -14,8 +14,13 @@ export async function nextOwner(): Promise<{ site: EnrolmentSite; headend: Heade
 }
 
 /** The order to pass a gateway to the next owner, by this code. */
-export const orderFor = ({ site }: { site: EnrolmentSite }, code: string, keep = true) => ({
-  server: 'dm.next',
+export const orderFor = (
+  { site }: { site: EnrolmentSite },
+  code: string,
+  keep = true,
+  server = 'dm.next',
+) => ({
+  server,
   code,
   url: site.url,
   ca: readFileSync(site.ca, 'utf8'),
