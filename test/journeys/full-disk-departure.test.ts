@@ -90,7 +90,8 @@ describe('a gateway whose disk is full departs', { skip }, () => {
     disk.fill();
     order();
     await first.until('dm.command', { uri: './GwOwner/Transfer', status: 420 });
-    assert.deepEqual([state(), await ownerBy(former)], ['ordered', 'dm.example']);
+    assert.equal(await ownerBy(former), 'dm.example');
+    assert.equal(state(), 'ordered');
     let from = first.lines.length;
     disk.clear();
     await former.manage('gw-1', [{ name: 'Get', uri: './DevInfo/DevId' }]);
