@@ -7,6 +7,7 @@ import type { Events } from '../base/events.ts';
 import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { type GatewayConfig, gatewayConfigSchema } from './config.ts';
 import { BoardIdentity } from './northbound/board-identity.ts';
+import { DepartureMarks } from './northbound/departure-marks.ts';
 import { claimOf, Enrolment } from './northbound/enrolment.ts';
 import type { TransferOrder } from './northbound/transfer-order.ts';
 
@@ -32,8 +33,9 @@ export function checkGatewayConfig(
   const identity = new BoardIdentity(identityFolder(given));
   if (damaged) identity.mend(damaged);
   const account = identity.account();
-  // A gateway that was passed to this owner has the configuration of the one before.
-  const owner = account && identity.owner();
+  // A gateway that was passed to this owner has the configuration of the one before, also when it leaves this owner.
+  const isOwned = account || new DepartureMarks(identityFolder(given)).state === 'leaving';
+  const owner = isOwned ? identity.owner() : undefined;
   const broker = owner?.url === undefined ? given.mqtt : { url: owner.url, ca: owner.ca };
   const mqtt = {
     ...(account && /^(mqtts|ssl|wss):/.test(String(broker?.url))

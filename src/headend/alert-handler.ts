@@ -1,5 +1,5 @@
 import { BoundedMap } from '../base/bounded-map.ts';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, type Monotonic, plus } from '../base/clock.ts';
 import type { Database } from '../base/database.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
@@ -44,7 +44,7 @@ export interface AlertHandlerParts {
   readonly events: Events;
   /** In place of `newDevices`. */
   readonly newDevices?: Rate;
-  /** Asks a device for a session through a broker gateway, so that it can prove itself there. */
+  /** Asks a device or child gateway for a session through a broker gateway, so that it can prove itself there. */
   readonly ask: (deviceId: string, brokerGateway: string) => void;
   /** Called in the transaction of a gateway's report that it leaves, or that it could not be passed on. */
   readonly departed?: (gateway: string, kind: string, reason: string) => void;
@@ -52,6 +52,14 @@ export interface AlertHandlerParts {
 
 /** Devices of which a claim is remembered. The oldest claim is forgotten: the device must attach anew. */
 const claimLimit = 4096;
+/** Milliseconds in which a child gateway that a new parent claims can prove itself there. What the parent tells of it waits. */
+const proofTime = 60_000;
+
+interface Claim {
+  /** The gateway that claims the device. */
+  readonly gateway: string;
+  readonly until: Monotonic;
+}
 
 /** Devices without an account here that one gateway may report as new: a gateway may invent devices. */
 export const newDevices: Rate = { rate: 1, burst: 100_000 };
@@ -68,7 +76,7 @@ const resultEvents = {
 export class AlertHandler {
   readonly #parts: AlertHandlerParts;
   /** Gateways that claim a device, while it is attached elsewhere. */
-  readonly #claims = new BoundedMap<string, string>(claimLimit);
+  readonly #claims = new BoundedMap<string, Claim>(claimLimit);
   /** Sessions in which the disk did not take an alert. */
   readonly #stalled = new WeakSet<SessionContext>();
   /** Takes back that the number of the alert under way was judged to be new. */
@@ -83,7 +91,7 @@ export class AlertHandler {
   /**
    * Handles one alert as one unit: all that it says is stored, or nothing. Returns its DM status: 415 for a type that
    * this server does not know (OMA DM protocol 1.2.1, section 8.7), 403 for a type that this kind of party must not
-   * send, 400 for malformed data, 420 when the disk does not take it. Then all later alerts of the session get 420 too: they
+   * send, 400 for malformed data, 503 while a child gateway that it names has not proved its move, 420 when the disk does not take it. Then all later alerts of the session get 420 too: they
    * come again in their order, so that no alert overtakes an earlier one of the same device. 418 for a number that this
    * server knows from another run of the gateway, which the gateway has forgotten.
    */
@@ -134,6 +142,7 @@ export class AlertHandler {
     const { epoch: _, sequence: __, run: ___, deviceId, via, ...attach } = found;
     const gateway = this.#place(reporter, via);
     if (gateway === undefined) return DmStatus.Ok;
+    const isOfGateway = parties.isGateway(deviceId);
     const brokerGateway = reachability.brokerGatewayOf(reporter);
     // A party with an account here proves itself here. Another device has proved itself to the gateway that reports it, unless
     // that gateway only repeats what a child said.
@@ -142,7 +151,8 @@ export class AlertHandler {
     this.#parts.records.addAlert('DeviceAttach', gateway, deviceId, attach, senderOf(reporter, via));
     if (!isProved && this.#isHeldElsewhere(deviceId, gateway, brokerGateway)) {
       const holder = parties.gatewayOf(deviceId) ?? '';
-      database.afterCommit(() => this.#claims.set(deviceId, gateway));
+      const until = plus(this.#parts.clock.now(), proofTime);
+      database.afterCommit(() => this.#claims.set(deviceId, { gateway, until }));
       this.#emit('alert.attach-contested', { device: deviceId, gateway, holder });
       if (parties.get(deviceId) && !reachability.hasOwnConnection(deviceId))
         database.afterCommit(() => this.#parts.ask(deviceId, brokerGateway));
@@ -154,6 +164,8 @@ export class AlertHandler {
       if (deviceId === brokerGateway) return;
       if (isProved) reachability.report(deviceId, brokerGateway);
       else reachability.learn(deviceId, brokerGateway);
+      // Only a child that has proved itself is the way of a package.
+      if (isOfGateway) this.#parts.ask(deviceId, brokerGateway);
     });
     this.#demandRoom(reporter, deviceId);
     pendingDetaches.drop(gateway, deviceId);
@@ -196,25 +208,30 @@ export class AlertHandler {
   /**
    * The gateway that an alert speaks of: the one that reports, or the one behind it that is nearest to the device. Undefined,
    * with an event, when that gateway is not behind the one that reports.
+   * @throws {PosternError} `unavailable` when it may have moved there: it is being asked
    */
   #place(reporter: string, via: string | undefined): string | undefined {
     const { reachability } = this.#parts;
     const gateway = nearestGateway(via) ?? reporter;
     if (gateway === reporter || !reachability.isElsewhere(gateway, reachability.brokerGatewayOf(reporter)))
       return gateway;
+    const claim = this.#claims.get(gateway);
+    const above = via?.split('/').at(-2) ?? reporter;
+    if (claim?.gateway === above && claim.until > this.#parts.clock.now())
+      throw new PosternError('unavailable', `${gateway} has not proved that it is behind ${above}`);
     this.#emit('alert.foreign-gateway', { gateway, reporter });
     return undefined;
   }
 
   /** A device has proved itself to this server through a gateway. A claim of that gateway to the device holds now. */
   proved(deviceId: string, gateway: string): void {
-    if (this.#claims.get(deviceId) === gateway) this.#pass(deviceId);
+    if (this.#claims.get(deviceId)?.gateway === gateway) this.#pass(deviceId);
   }
 
   /** Associates a device with the gateway that claimed it, if one did. */
   #pass(deviceId: string): void {
     const { database, parties, pendingDetaches } = this.#parts;
-    const gateway = this.#claims.get(deviceId);
+    const gateway = this.#claims.get(deviceId)?.gateway;
     if (gateway === undefined) return;
     this.#claims.delete(deviceId);
     database.transaction(() => {
@@ -243,7 +260,7 @@ export class AlertHandler {
   #left(deviceId: string, gateway: string): void {
     const { parties, unreachableDevices } = this.#parts;
     parties.dissociate(deviceId, gateway);
-    if (this.#claims.get(deviceId) === gateway) this.#claims.delete(deviceId);
+    if (this.#claims.get(deviceId)?.gateway === gateway) this.#claims.delete(deviceId);
     if (parties.gatewayOf(deviceId) === undefined) this.#pass(deviceId);
     if (parties.gatewayOf(deviceId) === undefined) unreachableDevices.remove(deviceId);
   }

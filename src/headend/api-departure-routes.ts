@@ -45,10 +45,10 @@ const departureAnswer = v.strictObject({
   order: described(v.picklist(departureOrders), 'What was ordered'),
   state: described(
     v.picklist(departureStates),
-    'ordered: it waits for the gateway. accepted: the gateway carries it out. done: the gateway is gone, and its account void. refused: by the gateway, or the next owner. cancelled: it was taken back',
+    'ordered: it waits for the gateway. given: it was sent, and the answer has not come. accepted: the gateway carries it out. withdrawing: it is taken back, and the gateway has not confirmed it yet. done: the gateway is gone, and its account void. refused: by the gateway, or the next owner. cancelled: it was taken back',
   ),
   by: text('Who ordered it'),
-  reason: v.exactOptional(text('Why it was refused or cancelled, for a person')),
+  reason: v.exactOptional(text('Why it was refused or cancelled, or cannot be taken back, for a person')),
   ordered: time('When it was ordered'),
   ended: v.exactOptional(time('When it ended')),
 });
@@ -63,6 +63,14 @@ const view = ({ ordered, ended, ...rest }: Departure) => ({
 
 /** The latest order of a gateway. */
 const latest = (headend: Headend, gateway: string) => view(deskOf(headend).departures.latest(gateway)!);
+
+const takeBack = [
+  ['decommission', 'Takes the order to decommission a gateway back, while the gateway does not have it'],
+  [
+    'transfer',
+    'Takes a transfer back, as long as the gateway has not taken its next owner. A gateway that may have the order confirms it: `withdrawing` until then, and `accepted` again with a `reason` when it has its next owner, who alone can give it back',
+  ],
+] as const;
 
 /** Orders that gateways leave this server. */
 export const departureRoutes: readonly Route[] = [
@@ -102,15 +110,15 @@ export const departureRoutes: readonly Route[] = [
       return latest(headend, gateway);
     },
   }),
-  ...(['decommission', 'transfer'] as const).map((order) =>
+  ...takeBack.map(([order, summary]) =>
     route({
       method: 'DELETE',
       path: `/gateways/{gateway}/${order}`,
-      summary: `Takes the order to ${order} a gateway back, while the gateway has not accepted it`,
+      summary,
       status: 200,
       answers: departureAnswer,
       handle: (headend, { parameters: { gateway } }) => {
-        deskOf(headend).departures.cancel(gateway, order);
+        deskOf(headend).takeBack(gateway, order);
         return latest(headend, gateway);
       },
     }),

@@ -94,8 +94,15 @@ export class CertificateAuthority {
    * @param publicKey SubjectPublicKeyInfo in DER
    * @param days for which it is valid
    * @param unit organizational unit in its subject
+   * @param from when it begins to be valid: just now, if absent
    */
-  async issue(name: string, publicKey: Uint8Array, days: number, unit?: string): Promise<Issued> {
+  async issue(
+    name: string,
+    publicKey: Uint8Array,
+    days: number,
+    unit?: string,
+    from?: Date,
+  ): Promise<Issued> {
     const algorithm = algorithmOf(this.#key);
     const signingKey = this.#key.toCryptoKey(algorithm, false, ['sign']);
     const now = this.#clock.wall();
@@ -112,7 +119,7 @@ export class CertificateAuthority {
       serialNumber: serial.toString('hex'),
       subject: [...(unit === undefined ? [] : [{ OU: [unit] }]), { CN: [name] }],
       issuer: authority.subjectName,
-      notBefore: new Date(now - slack),
+      notBefore: from ?? new Date(now - slack),
       notAfter: new Date(expires),
       publicKey: wanted,
       signingKey,

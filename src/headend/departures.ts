@@ -11,10 +11,21 @@ import type { Notifier } from './notifier.ts';
 import { type ReleaseParts, releaseDevices } from './released-devices.ts';
 
 /**
- * `ordered`: the gateway has not accepted it. `accepted`: it has. `done`: the gateway has told its end, or was revoked.
- * `refused`: by the gateway, or the transfer failed. `cancelled`: the order was taken back.
+ * `ordered`: the gateway does not have it. `given`: it was sent, and the answer was not heard yet. `accepted`: the gateway has it.
+ * `withdrawing`: a transfer is taken back, which the gateway has not confirmed yet. `done`: the gateway has told its end, or was
+ * revoked. `refused`: by the gateway, or the transfer failed. `cancelled`: the order was taken back.
  */
-export const departureStates = ['ordered', 'accepted', 'done', 'refused', 'cancelled'] as const;
+export const departureStates = [
+  'ordered',
+  'given',
+  'accepted',
+  'withdrawing',
+  'done',
+  'refused',
+  'cancelled',
+] as const;
+/** States of an order that has not ended, in SQL. */
+const open = "('ordered', 'given', 'accepted', 'withdrawing')";
 export const departureOrders = ['decommission', 'transfer'] as const;
 
 /** An order that a gateway leaves this server, and what came of it. */
@@ -81,8 +92,8 @@ export class Departures {
         `${gateway} has an account in the configuration; delete its entry [[gateway]] first`,
       );
     const order = next ? 'transfer' : 'decommission';
-    if (next && this.#open(gateway)?.state === 'accepted')
-      throw new PosternError('conflict', `${gateway} has accepted an order`);
+    if (next && (this.#open(gateway)?.state ?? 'ordered') !== 'ordered')
+      throw new PosternError('conflict', `${gateway} has accepted an order; take it back first`);
     database.transaction(() => {
       this.#end(gateway, 'cancelled', 'another order took its place');
       this.#makeRoom();
@@ -107,12 +118,16 @@ export class Departures {
     )[0];
   }
 
-  /** Takes an order back. @throws {PosternError} `notFound`; `conflict` when the gateway has accepted it */
+  /**
+   * Takes an order back. A transfer that the gateway may have is `withdrawing` until the gateway confirms it: it does as long as it
+   * has not taken its next owner. @throws {PosternError} `notFound`; `conflict` when the gateway may have begun to wipe itself
+   */
   cancel(gateway: string, order: Departure['order']): void {
-    const open = this.#open(gateway);
-    if (open?.order !== order) throw new PosternError('notFound', `${gateway} has no order to leave`);
-    if (open.state === 'accepted') throw new PosternError('conflict', `${gateway} has accepted the order`);
-    this.#end(gateway, 'cancelled');
+    const found = this.#open(gateway);
+    if (found?.order !== order) throw new PosternError('notFound', `${gateway} has no order to leave`);
+    if (found.state === 'ordered') this.#end(gateway, 'cancelled');
+    else if (order === 'transfer') this.#set(found.number, 'withdrawing');
+    else throw new PosternError('conflict', `${gateway} has accepted the order, or may have`);
   }
 
   /** Lists orders, the latest first: at most `limit`, and only numbers below `before`. */
@@ -128,26 +143,47 @@ export class Departures {
 
   /** Asks a gateway that has come online for a session if it has an order. */
   gatewayOnline(gateway: string): void {
-    if (this.#open(gateway)?.state === 'ordered') this.#parts.notifier.ask(gateway, gateway);
+    if ((this.#open(gateway)?.state ?? 'accepted') !== 'accepted') this.#parts.notifier.ask(gateway, gateway);
   }
 
-  /** In a session with a gateway: gives it its order. The gateway takes an order that it has already. */
+  /**
+   * In a session with a gateway: gives it its order, or takes it back. The gateway takes an order that it has already, and takes one
+   * back that it does not have.
+   */
   async *work(gateway: string): Work {
-    const open = this.#open(gateway);
-    if (open?.state !== 'ordered') return;
-    const [outcome] = yield [this.#operation(open)];
+    const order = this.#open(gateway);
+    if (order?.state === 'ordered' || order?.state === 'given') yield* this.#give(order);
+    if (this.#open(gateway)?.state === 'withdrawing') yield* this.#withdraw(this.#open(gateway)!);
+  }
+
+  async *#give(order: Departure): Work {
+    this.#set(order.number, 'given');
+    const [outcome] = yield [this.#operation(order)];
     const status = outcome?.status ?? 0;
-    if (isOk(status)) this.#set(open.number, 'accepted');
-    // A state of class 5, or a disk that takes nothing, passes.
-    else if (status >= 400 && status < 500 && status !== 420)
-      this.#refused(open, `the gateway answers with ${status}`);
+    // It may have been taken back meanwhile.
+    if (this.#open(order.gateway)?.state !== 'given') return;
+    if (isOk(status)) this.#set(order.number, 'accepted');
+    else if (isFinal(status)) this.#refused(order, `the gateway answers with ${status}`);
+    else if (status > 0) this.#set(order.number, 'ordered');
+  }
+
+  async *#withdraw({ number, gateway, order }: Departure): Work {
+    const [outcome] = yield [{ name: 'Exec', uri: './GwOwner/Withdraw' }];
+    const status = outcome?.status ?? 0;
+    if (this.#open(gateway)?.number !== number) return;
+    if (isOk(status)) return this.#end(gateway, 'cancelled');
+    if (!isFinal(status)) return;
+    // It has its next owner, and tells so, or it cannot take an order back.
+    const reason = `it cannot be taken back: the gateway answers with ${status}`;
+    this.#set(number, 'accepted', reason);
+    this.#parts.events.emit('gateway.departure-refused', { gateway, order, reason });
   }
 
   #operation({ order, gateway }: Departure): Operation {
     const uri = `./GwOwner/${order === 'transfer' ? 'Transfer' : 'Decommission'}`;
     if (order === 'decommission') return { name: 'Exec', uri };
     const row = this.#parts.database
-      .prepare("SELECT next FROM departure WHERE gateway = ? AND state IN ('ordered', 'accepted')")
+      .prepare(`SELECT next FROM departure WHERE gateway = ? AND state IN ${open}`)
       .get(gateway);
     const next = this.#parts.sealing.open(row?.next as Uint8Array, gateway);
     return { name: 'Exec', uri, format: 'chr', data: next?.toString() ?? '' };
@@ -155,22 +191,24 @@ export class Departures {
 
   /** A gateway says that it is gone, or that it could not be passed on. Joins the caller's transaction. */
   alerted(gateway: string, kind: string, reason: string): void {
-    const open = this.#open(gateway);
-    if (kind === 'transfer') {
-      if (open?.order === 'transfer') this.#refused(open, reason);
-    } else this.revoke(gateway);
+    const found = this.#open(gateway);
+    if (kind !== 'transfer') this.revoke(gateway, kind === 'transferred' ? 'transfer' : 'decommission');
+    else if (found?.state === 'withdrawing') this.#end(gateway, 'cancelled', reason);
+    else if (found?.order === 'transfer') this.#refused(found, reason);
   }
 
-  /** Ends the account of a gateway at once. Joins the caller's transaction. */
-  revoke(gateway: string): void {
+  /**
+   * Ends the account of a gateway at once. Joins the caller's transaction.
+   * @param kind how it has left, where no order says so
+   */
+  revoke(gateway: string, kind: Departure['order'] = 'decommission'): void {
     const { database, records, parties, gone, events } = this.#parts;
-    const open = this.#open(gateway);
-    const { by = 'the gateway itself', order = 'decommission' } = open ?? {};
+    const { by = 'the gateway itself', order = kind } = this.#open(gateway) ?? {};
     if (!records.holder(gateway)) return;
     this.#end(gateway, 'done');
     records.leave(gateway, `${order === 'transfer' ? 'passed to another owner' : 'decommissioned'} by ${by}`);
     releaseDevices(gateway, this.#parts);
-    for (const rows of ['replacement', 'handover', 'pending_detach'])
+    for (const rows of ['replacement', 'handover', 'pending_detach', 'proved_way'])
       database.prepare(`DELETE FROM ${rows} WHERE gateway = ?`).run(gateway);
     database.afterCommit(() => {
       parties.revoke(gateway);
@@ -180,12 +218,7 @@ export class Departures {
   }
 
   #open(gateway: string): Departure | undefined {
-    return readRows(
-      this.#parts.database,
-      table,
-      "WHERE gateway = ? AND state IN ('ordered', 'accepted')",
-      gateway,
-    )[0];
+    return readRows(this.#parts.database, table, `WHERE gateway = ? AND state IN ${open}`, gateway)[0];
   }
 
   #refused({ gateway, order }: Departure, reason: string): void {
@@ -196,17 +229,17 @@ export class Departures {
     });
   }
 
-  #set(number: number, state: Departure['state']): void {
+  #set(number: number, state: Departure['state'], reason?: string): void {
     this.#parts.database
-      .prepare("UPDATE departure SET state = ? WHERE number = ? AND state IN ('ordered', 'accepted')")
-      .run(state, number);
+      .prepare(`UPDATE departure SET state = ?, reason = ? WHERE number = ? AND state IN ${open}`)
+      .run(state, reason ?? null, number);
   }
 
   /** Ends the order of a gateway. Its secrets are deleted. */
   #end(gateway: string, state: Departure['state'], reason?: string): void {
     this.#parts.database
       .prepare(
-        "UPDATE departure SET state = ?, reason = ?, ended = ?, next = NULL WHERE gateway = ? AND state IN ('ordered', 'accepted')",
+        `UPDATE departure SET state = ?, reason = ?, ended = ?, next = NULL WHERE gateway = ? AND state IN ${open}`,
       )
       .run(state, reason ?? null, Math.round(this.#parts.clock.wall()), gateway);
   }
@@ -218,12 +251,15 @@ export class Departures {
     if (count < departureLimit) return;
     const { changes } = database
       .prepare(
-        "DELETE FROM departure WHERE number = (SELECT min(number) FROM departure WHERE state NOT IN ('ordered', 'accepted'))",
+        `DELETE FROM departure WHERE number = (SELECT min(number) FROM departure WHERE state NOT IN ${open})`,
       )
       .run();
     if (Number(changes) === 0) throw new PosternError('full', 'too many gateways have orders to leave');
   }
 }
+
+/** Whether a status stays the same when the operation is repeated. A state of class 5, or a disk that takes nothing, passes. */
+const isFinal = (status: number): boolean => status >= 400 && status < 500 && status !== 420;
 
 const table: ReadableTable<Departure> = {
   table: 'departure',

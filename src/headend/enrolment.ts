@@ -19,7 +19,7 @@ import {
   parseEnrolmentTopic,
 } from '../wire/tunnel/topics.ts';
 import { CertificateAuthority } from './certificate-authority.ts';
-import { Departures, type DeparturesParts, type NextOwner } from './departures.ts';
+import { type Departure, Departures, type DeparturesParts, type NextOwner } from './departures.ts';
 import { EnrolmentCodes, type NewCode } from './enrolment-codes.ts';
 import type { EnrolmentConfig } from './enrolment-config.ts';
 import { certificatesIn, EnrolmentDesk } from './enrolment-desk.ts';
@@ -167,6 +167,15 @@ export class Enrolment implements AsyncDisposable {
     else if (isOnline(gateway)) this.departures.gatewayOnline(gateway);
   }
 
+  /**
+   * Takes an order back. The gateway is asked to confirm that, if it may have the order.
+   * @throws {PosternError} as `Departures.cancel`
+   */
+  takeBack(gateway: string, order: Departure['order']): void {
+    this.departures.cancel(gateway, order);
+    if (this.#parts.isOnline(gateway)) this.departures.gatewayOnline(gateway);
+  }
+
   /** Tells the boards of a name which board has it: by its certificate, or by one for no board where the latest one is gone. */
   #tellHolder(gateway: string): void {
     const { holder: topic } = gatewayTopics(gateway);
@@ -182,12 +191,16 @@ export class Enrolment implements AsyncDisposable {
     });
   }
 
-  /** A certificate by which a board learns that it is gone. Its key is thrown away. */
-  async #certificateOfNobody({ gateway, key }: EnrolmentRecord): Promise<string> {
+  /**
+   * A certificate by which a board learns that it is gone. Its key is thrown away. It is as old as the certificate of that board, so
+   * that no later board of the name believes that another one has replaced it.
+   */
+  async #certificateOfNobody({ gateway, key, chain }: EnrolmentRecord): Promise<string> {
     const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     const spki = publicKey.export({ type: 'spki', format: 'der' });
     const { days } = this.#parts.settings;
-    return (await this.#authority.issue(gateway, spki, days, goneUnit(key))).chain;
+    const from = chain === undefined ? undefined : new X509Certificate(chain).validFromDate;
+    return (await this.#authority.issue(gateway, spki, days, goneUnit(key), from)).chain;
   }
 
   #lost(claim: string, thrown: unknown): void {

@@ -12,6 +12,7 @@ import { nodeAt, vocabularyOf } from '../mo/vocabulary.ts';
 import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { AlertHandler } from './alert-handler.ts';
 import { AlertSequences } from './alert-sequences.ts';
+import { ChildWays } from './child-ways.ts';
 import { CloneWatch } from './clone-watch.ts';
 import { type HeadendConfig, headendReloads } from './config.ts';
 import type { Departures } from './departures.ts';
@@ -328,16 +329,17 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     bootstraps: () => settings.policy['assisted-bootstrap'],
   });
   const policy = new Policy({ ...base, settings: settings.policy, sessionRequests });
+  const childWays = new ChildWays({ ...base, notifier, sessionRequests });
   const alertHandler = new AlertHandler({
     ...base,
     pendingDetaches,
     unreachableDevices,
-    ask: (deviceId, brokerGateway) => notifier.ask(deviceId, brokerGateway),
+    ask: (id, brokerGateway) => (parties.isGateway(id) ? childWays : notifier).ask(id, brokerGateway),
     departed: (...alert) => enrolment?.departures.alerted(...alert),
   });
   const sessions = new Sessions({
     ...base,
-    hasOwnConnection: (gateway) => reachability.hasOwnConnection(gateway),
+    demandWay: (gateway, brokerGateway) => childWays.demand(gateway, brokerGateway),
     work: sessionWork(
       policy,
       pendingDetaches,
@@ -350,7 +352,8 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
         ),
     ),
     proved: ({ party, gateway }, brokerGateway) => {
-      reachability.prove(party.id, brokerGateway);
+      if (party.kind === 'gateway') childWays.proved(party.id, brokerGateway);
+      else reachability.prove(party.id, brokerGateway);
       // Only the first message after a restart of this server tells something: else alerts have told it.
       if (gateway !== party.id) reachability.learnFirst(gateway, brokerGateway);
       if (gateway !== party.id) alertHandler.proved(party.id, gateway);
@@ -377,6 +380,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
       manage: (gateway, operations) => sessionRequests.run(gateway, operations),
       isOnline: (gateway) => reachability.isOnline(reachability.brokerGatewayOf(gateway)),
     });
+  childWays.restore();
   const relay =
     config.relay && new Relay({ url: config.relay.url, timeout: config.relay.timeout * 1000, events });
 

@@ -91,7 +91,12 @@ export class Reachability {
     if (party !== brokerGateway && this.#wayOf(party) === undefined) this.learn(party, brokerGateway);
   }
 
-  /** Whether a party has proved itself last through this broker gateway. */
+  /** Whether a party with an account here has proved itself last through this broker gateway, in a session of its own. */
+  isProvedThrough(party: string, brokerGateway: string): boolean {
+    return this.#proved.get(party) === brokerGateway;
+  }
+
+  /** Whether a party has proved itself last through this broker gateway, to this server or to its gateway. */
   hasProved(party: string, brokerGateway: string): boolean {
     return this.#provedWay(party) === brokerGateway;
   }

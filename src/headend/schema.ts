@@ -69,5 +69,7 @@ export const headendSchema: Schema = {
      CREATE TABLE gateway_problem (
        number INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, reason TEXT NOT NULL
      ) STRICT;`,
+    // Broker gateways through which child gateways have proved themselves.
+    'CREATE TABLE proved_way (gateway TEXT PRIMARY KEY, way TEXT NOT NULL) STRICT, WITHOUT ROWID;',
   ],
 };

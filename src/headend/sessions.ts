@@ -31,8 +31,8 @@ export interface SessionsParts {
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
-  /** Whether a gateway is connected to the broker itself, so that it is behind no other one. */
-  readonly hasOwnConnection: (gateway: string) => boolean;
+  /** Throws unless a gateway is behind a broker gateway, as `ChildWays.demand`. */
+  readonly demandWay: (gateway: string, brokerGateway: string) => void;
   /** What this server does in a session after the party has proved itself. */
   readonly work: (context: SessionContext, opening: Opening) => Work;
   /** Called with each message of a party that has proved itself, and the broker gateway that it came through. */
@@ -90,14 +90,13 @@ export class Sessions {
    * Passes a package of a party to its session, which begins with the first package, and returns the answer.
    * A party that is not known here is challenged like any other, so that nobody can find out which are known.
    * @throws {PosternError} `forbidden` when the message names another source than the envelope, or the envelope names a
-   * device like its gateway; `lockedOut` after too many failed proofs, `malformed`, `unsupportedFormat`
+   * device like its gateway, or a way that is not behind its gateway; `unavailable` while that is not known; `lockedOut` after too many failed proofs, `malformed`, `unsupportedFormat`
    */
   async receive({ gateway: brokerGateway, envelope }: UpPackage): Promise<DownPackage> {
     // A device belongs to the gateway nearest to it, not to the gateway that is connected to the broker.
     const gateway = envelope.via ?? brokerGateway;
-    // What a broker gateway says of a gateway elsewhere would move its routes and its sessions.
-    if (gateway !== brokerGateway && this.#parts.hasOwnConnection(gateway))
-      throw new PosternError('forbidden', `${gateway} is not behind ${brokerGateway}`);
+    // What a broker gateway says of a gateway elsewhere would move its routes and its sessions, and bootstrap devices to it.
+    this.#parts.demandWay(gateway, brokerGateway);
     const { contentType = '', body = new Uint8Array(), headers } = envelope;
     const message = decodeMessage(body, contentType);
     const { sessionId, source } = message.header;

@@ -7,6 +7,7 @@ export const gwOwner: ManagementObject = {
   root: interior(['Get'], 'To whom the gateway belongs', {
     Server: leaf('chr', ['Get'], 'ServerID of the owner: the DM server that enrolled the gateway'),
     Transfer: leaf('chr', ['Exec'], 'Passes the gateway to the owner that the data names; JSON'),
+    Withdraw: leaf('null', ['Exec'], 'Takes a transfer back, until the gateway has its next owner'),
     Problem: leaf('chr', ['Get'], 'What keeps a transfer from its end; empty when nothing does'),
     Decommission: leaf(
       'null',

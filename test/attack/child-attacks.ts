@@ -10,8 +10,9 @@ import {
 import { ownVocabulary } from '../../src/mo/vocabulary.ts';
 import { deviceId } from '../bench/crowd.ts';
 import { type Attack, firstMessage, guess, int, repeatedly, request, type Target, xml } from './attacker.ts';
-import { ChildParty, type Report } from './child-party.ts';
+import { ChildParty } from './child-party.ts';
 import { behind, honestChildren, hostileChild } from './deed.ts';
+import type { Report } from './dm-party.ts';
 import { KeyedParty } from './keyed-party.ts';
 
 /** Alerts of one session, and sessions in a second. */

@@ -57,6 +57,15 @@ export const hostileChild = 'gw-child-hostile';
 export const behind = (child: string): string => `urn:dev:behind:${child}`;
 export const wandering = (child: string): string => `urn:dev:wandering:${child}`;
 
+/** Honest devices that a bootstrap gives their security contexts of OSCORE, again and again. */
+export const bootstrapped: readonly string[] = Array.from(
+  { length: 5 },
+  (_, at) => `urn:dev:bootstrapped:${at}`,
+);
+/** Devices that misuse the contexts which bootstraps gave them: one renews its context, the other leaves. */
+export const renewer = 'urn:dev:renewer';
+export const leaver = 'urn:dev:leaver';
+
 /** Where an honest party is that speaks CoAP over DTLS: its association has this address and port. */
 export interface KeyedPlace {
   readonly id: string;

@@ -25,6 +25,7 @@ import { firstMessage, xml } from './attacker.ts';
 import { ChildParty } from './child-party.ts';
 import {
   behind,
+  bootstrapped,
   type Deed,
   discoverers,
   hasOscore,
@@ -208,6 +209,35 @@ async function newcomer(at: number): Promise<void> {
 }
 
 const rest = () => pause(crowd.pauses[0] + chance.uniform() * (crowd.pauses[1] - crowd.pauses[0]));
+/** A device that the gateway gives its security context of OSCORE. It begins anew, and then its former context ends. */
+async function workBootstrapped(at: number): Promise<void> {
+  const id = bootstrapped[at]!;
+  const config = checkConfig(
+    deviceConfigSchema,
+    {
+      device: { id, 'factory-secret': secrets.factory(id), encoding: 'wbxml', security: 'oscore' },
+      network: networkOf(at),
+    },
+    'attack',
+  );
+  const begin = async () => {
+    const device = new Device(config, { events: noEvents });
+    await device.start();
+    await device.attached;
+    return device;
+  };
+  let device = await begin();
+  for (let count = 1; ; count++) {
+    await rest();
+    if (count % 5 > 0) await measured('session', id, () => session(device, 'gw-1'));
+    else
+      await measured('bootstrap', id, async () => {
+        await device[Symbol.asyncDispose]();
+        device = await begin();
+      });
+  }
+}
+
 const placeOf = (id: string): KeyedPlace => crowd.keyed.find((place) => place.id === id)!;
 const time = { method: Code.GET, path: ['time'] };
 
@@ -268,6 +298,7 @@ async function begin(): Promise<void> {
   ]);
   console.log('attached');
   for (const at of devices.keys()) void work(at);
+  for (const at of bootstrapped.keys()) void workBootstrapped(at);
   for (const identity of protectedDevices) void workProtected(identity);
   for (const child of children) void workAsChild(child);
   for (let at = 0; at < discoverers; at++) {

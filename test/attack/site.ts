@@ -16,6 +16,7 @@ import { authority, issue } from '../wire/secure/dtls/authority.ts';
 import type { Target } from './attacker.ts';
 import { attacks } from './attacks.ts';
 import {
+  bootstrapped,
   type Deed,
   hasOscore,
   hasServer,
@@ -24,10 +25,12 @@ import {
   image,
   isLwm2m,
   keyedPlaces,
+  leaver,
   newcomerId,
   newcomers,
   oscoreOf,
   protectedDevices,
+  renewer,
 } from './deed.ts';
 import { Gate } from './gate.ts';
 import type { Crowd } from './honest.ts';
@@ -158,6 +161,10 @@ export async function attackedSite({ devices, seed, pauses }: SiteOptions): Prom
   const children = [...honestChildren, hostileChild].map(
     (id) => `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\ngateway = true\n`,
   );
+  const issued = [...bootstrapped, renewer, leaver].map(
+    (id) =>
+      `[[bootstrap.device]]\nid = "${id}"\nfactory-secret = "${secrets.factory(id)}"\nsecurity = "oscore"\n`,
+  );
   const addresses4 = network.deviceAddresses.filter((address) => !address.includes(':'));
   const keyed = keyedPlaces(addresses4, network.namespaces ? firstKeyedPort : 0);
   const strangers = Array.from({ length: newcomers }, (_, at) => newcomerId(at));
@@ -171,7 +178,7 @@ ${contexts.join('')}[http]
 host = "${network.host}"
 port = ${http}
 insecure-plain-http = true
-${children.join('')}${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
+${[...children, ...issued].join('')}${factoryDevices([...ids.filter((_, at) => !isLwm2m(at)), ...strangers])}`;
   const file = writeGatewayFile(folder, gate.url, more, 0, network.interface);
   const gateway = stack.use(new PartyProcess('gateway', file));
   const { port: coap } = (await gateway.next('gateway.started')) as unknown as { port: number };

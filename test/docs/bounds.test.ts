@@ -23,6 +23,7 @@ import { undeliverableLimit } from '../../src/gateway/store/outbox.ts';
 import { newDevices } from '../../src/headend/alert-handler.ts';
 import { apiConnections, apiLimits } from '../../src/headend/api.ts';
 import { guardLimits } from '../../src/headend/api-guard.ts';
+import { childWayLimits } from '../../src/headend/child-ways.ts';
 import { cloneLimits } from '../../src/headend/clone-watch.ts';
 import { notificationLimit } from '../../src/headend/downlink.ts';
 import { codeLimit } from '../../src/headend/enrolment-codes.ts';
@@ -72,6 +73,7 @@ const rows: readonly (readonly [row: string, ...says: string[]])[] = [
     n(admissionDefaults.multicast.burst),
     n(admissionDefaults.allMulticast.rate),
   ],
+  ['Children of one broker gateway that are asked', n(childWayLimits.asking), n(childWayLimits.asked)],
   ['Token buckets', n(admissionTable.addresses), n(admissionTable.prefixes), n(admissionTable.parties)],
   ['Known addresses', n(admissionTable.known)],
   ['Datagrams of one conversation', n(mostAnswersDue)],

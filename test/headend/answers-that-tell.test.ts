@@ -40,7 +40,7 @@ function rig() {
     work: async function* () {},
     proved: () => {},
     handleAlert: () => 200,
-    hasOwnConnection: () => true,
+    demandWay: () => {},
   });
   /** Size and statuses of the answer, or the code of the error. */
   const send = async (device: string, message: SyncmlMessage): Promise<unknown> => {

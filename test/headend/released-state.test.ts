@@ -182,6 +182,7 @@ test('a new state has only the tables of a head-end: those of 0.1.0 in their for
     'order_correlator',
     'party',
     'pending_detach',
+    'proved_way',
     'received_alert',
     'replacement',
     'set_aside',

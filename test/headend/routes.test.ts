@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import { checkConfig } from '../../src/base/config.ts';
 import { seededEntropy } from '../../src/base/entropy.ts';
+import { hashedName } from '../../src/base/hashed-name.ts';
 import { openDatabase } from '../../src/base/open-database.ts';
 import { AlertHandler } from '../../src/headend/alert-handler.ts';
 import { AlertSequences } from '../../src/headend/alert-sequences.ts';
+import { ChildWays, childWayLimits } from '../../src/headend/child-ways.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
 import { OrderBook } from '../../src/headend/order-book.ts';
 import { Parties } from '../../src/headend/parties.ts';
@@ -35,7 +38,7 @@ const secrets = { 'client-secret': 'client-secret', 'server-secret': 'server-sec
 const newDevices = { rate: 1, burst: 100 };
 
 /** A head-end without a broker: its gateways `gw-1` and `gw-2`, and the child `gw-3`. */
-function rig() {
+function rig(database = openDatabase(':memory:', headendSchema)) {
   const config = checkConfig(
     headendConfigSchema,
     {
@@ -48,7 +51,6 @@ function rig() {
   );
   const clock = new HandClock();
   const events = new EventRecorder();
-  const database = openDatabase(':memory:', headendSchema);
   const parties = new Parties(config, database);
   const unreachableDevices = new UnreachableDevices(database, parties);
   const reachability = new Reachability(parties, unreachableDevices);
@@ -68,6 +70,29 @@ function rig() {
     newDevices,
     ask: (device, gateway) => asked.push(`${device} ${gateway}`),
   });
+  const answers = Promise.withResolvers<void>();
+  const read: string[] = [];
+  /** What the inventories of gateways have, by the URI of the leaf. */
+  const inventory = new Map<string, string>();
+  const childWays = new ChildWays({
+    ...{ database, parties, reachability, vocabulary: ownVocabulary, clock, events },
+    notifier: {
+      sendPackage0: async (child, gateway) => {
+        asked.push(`${child} ${gateway}`);
+        await answers.promise;
+      },
+    },
+    sessionRequests: {
+      run: async (gateway, operations) => {
+        read.push(gateway);
+        return operations.map((operation) => {
+          const data = 'uri' in operation ? inventory.get(`${gateway} ${operation.uri}`) : undefined;
+          return { status: data === undefined ? 404 : 200, results: data === undefined ? [] : [{ data }] };
+        }) as never;
+      },
+    },
+  });
+  childWays.restore();
   const proofs: string[] = [];
   const alerts: string[] = [];
   const sessions = new Sessions({
@@ -76,11 +101,12 @@ function rig() {
     work: async function* () {},
     proved: ({ party, gateway }, broker) => {
       proofs.push(`${party.id} ${gateway} ${broker}`);
-      reachability.prove(party.id, broker);
+      if (party.kind === 'gateway') childWays.proved(party.id, broker);
+      else reachability.prove(party.id, broker);
       handler.proved(party.id, gateway);
     },
     handleAlert: (_, { items: [item] }) => alerts.push(String(item?.data)) && 200,
-    hasOwnConnection: (gateway) => reachability.hasOwnConnection(gateway),
+    demandWay: (child, gateway) => childWays.demand(child, gateway),
   });
   let sequence = 0;
   const report = (gateway: string, alert: (number: number) => object) => {
@@ -126,6 +152,10 @@ function rig() {
     send,
     proofs,
     sessions,
+    childWays,
+    answers,
+    inventory,
+    read,
   };
 }
 
@@ -154,13 +184,134 @@ const claim = (source: string, msgId = 1, cred?: string): SyncmlMessage => ({
 });
 
 describe('ways to parties', () => {
+  test('a child gateway of another gateway is no way, and none of its own until it has proved itself there', async () => {
+    const { attach, send, reachability, parties, asked, clock } = rig();
+    const via = { device: id, via: 'gw-3', peer: '192.0.2.66|1' };
+    await assert.rejects(send(device().start(), 'gw-2', via), { code: 'unavailable' });
+    attach('gw-2', 'gw-3');
+    assert.equal(parties.gatewayOf('gw-3'), 'gw-2', 'that it says so is no proof');
+    await assert.rejects(send(device().start(), 'gw-2', via), { code: 'unavailable' });
+    assert.deepEqual(asked, ['gw-3 gw-2', 'gw-3 gw-2'], 'by the package, and by the report');
+    clock.advance(10_000);
+    await send(gateway('gw-3').start(), 'gw-2', { device: 'gw-3', peer: '192.0.2.7|1' });
+    const answer = await send(device().start(), 'gw-2', via);
+    assert.ok(statusesOf(answer).includes('SyncHdr 212'));
+    await assert.rejects(send(device().start(), 'gw-1', via), { code: 'unavailable' });
+    assert.deepEqual([reachability.wayTo(id), reachability.wayTo('gw-3')], ['gw-2', 'gw-2']);
+    assert.deepEqual(asked.slice(2), ['gw-3 gw-1'], 'it may have moved');
+  });
+
+  test('neither a device nor a gateway with a connection of its own is a way', async () => {
+    const { attach, send, reachability } = rig();
+    reachability.setState('gw-3', { online: true, software: '1' } as never);
+    attach('gw-1', id);
+    for (const via of ['gw-3', id])
+      await assert.rejects(send(claim('x'), 'gw-1', { device: 'x', via, peer: '192.0.2.66|1' }), {
+        code: 'forbidden',
+      });
+  });
+
+  test('the proof of a child survives a restart; it ends with a proof elsewhere, a connection of its own, its account', async () => {
+    const database = openDatabase(':memory:', headendSchema);
+    const first = rig(database);
+    await first.send(gateway('gw-3').start(), 'gw-1', { device: 'gw-3', peer: '192.0.2.7|1' });
+    const second = rig(database);
+    second.childWays.demand('gw-3', 'gw-1');
+    // It comes behind another one.
+    second.childWays.proved('gw-3', 'gw-2');
+    const third = rig(database);
+    assert.throws(() => third.childWays.demand('gw-3', 'gw-1'), { code: 'unavailable' });
+    third.childWays.demand('gw-3', 'gw-2');
+    third.childWays.proved('gw-3', 'gw-3');
+    assert.throws(() => rig(database).childWays.demand('gw-3', 'gw-2'), { code: 'unavailable' });
+    database.prepare("INSERT INTO proved_way VALUES ('gone', 'gw-1')").run();
+    rig(database);
+    assert.deepEqual(database.prepare('SELECT * FROM proved_way').all(), []);
+  });
+
+  test('a proof that the disk does not take counts until the restart', () => {
+    const database = openDatabase(':memory:', headendSchema);
+    const { childWays } = rig(database);
+    database.prepare('PRAGMA query_only = 1').run();
+    childWays.proved('gw-3', 'gw-1');
+    childWays.demand('gw-3', 'gw-1');
+    database.prepare('PRAGMA query_only = 0').run();
+    assert.throws(() => rig(database).childWays.demand('gw-3', 'gw-1'), { code: 'unavailable' });
+  });
+
+  test('a child without an account is a way where its parent reports it, also behind a child that has proved itself', async () => {
+    const { attach, childWays, read } = rig();
+    attach('gw-2', 'plain-1');
+    childWays.demand('plain-1', 'gw-2');
+    assert.throws(() => childWays.demand('plain-1', 'gw-1'), { code: 'forbidden' });
+    attach('gw-1', 'gw-3');
+    attach('gw-1', 'plain-2', 'gw-3');
+    assert.throws(() => childWays.demand('plain-2', 'gw-1'), { code: 'unavailable' });
+    childWays.proved('gw-3', 'gw-1');
+    childWays.demand('plain-2', 'gw-1');
+    assert.deepEqual(read, ['gw-1'], 'its record');
+  });
+
+  test('after the head-end has lost its state, the record of a child without an account is read at its parent', async () => {
+    const { childWays, inventory, parties, read, clock } = rig();
+    const at = (child: string, leaf: string) =>
+      `gw-1 ./GwDeviceInventory/Records/${hashedName(child)}/${leaf}`;
+    inventory.set(at('plain-1', 'ComponentType'), '1');
+    inventory.set(at('plain-2', 'ComponentType'), '1').set(at('plain-2', 'Gateway'), 'plain-0/plain-1');
+    inventory.set(at('device', 'ComponentType'), '0');
+    for (const child of ['plain-1', 'plain-2', 'device', 'unknown'])
+      assert.throws(() => childWays.demand(child, 'gw-1'), { code: 'unavailable' });
+    await turn();
+    childWays.demand('plain-1', 'gw-1');
+    childWays.demand('plain-2', 'gw-1');
+    assert.equal(parties.gatewayOf('plain-2'), 'plain-1');
+    for (const child of ['device', 'unknown'])
+      assert.throws(() => childWays.demand(child, 'gw-1'), { code: 'unavailable' });
+    assert.equal(read.length, 4, 'each is asked once in ten seconds');
+    clock.advance(10_000);
+    assert.throws(() => childWays.demand('unknown', 'gw-1'), { code: 'unavailable' });
+    assert.equal(read.length, 5);
+  });
+
+  test('a gateway that names ever new ways has few of them asked at a time, and takes the turns of no other gateway', async () => {
+    const { childWays, asked, answers, read } = rig();
+    assert.throws(() => childWays.demand('gw-3', 'gw-1'));
+    for (let at = 0; at < 2 * childWayLimits.asked; at++)
+      assert.throws(() => childWays.demand(`invented-${at}`, 'gw-1'), { code: 'unavailable' });
+    assert.deepEqual([asked.length, read.length], [1, childWayLimits.asking - 1]);
+    assert.throws(() => childWays.demand('gw-3', 'gw-2'));
+    assert.equal(asked.at(-1), 'gw-3 gw-2');
+    answers.resolve();
+    await turn();
+    assert.throws(() => childWays.demand('invented-9999', 'gw-1'));
+    assert.equal(read.length, childWayLimits.asking);
+  });
+
+  test('what a new parent tells of a child waits until the child has proved its move, and a minute at most', async () => {
+    const { attach, parties, send, clock, events } = rig();
+    attach('gw-1', 'gw-3');
+    attach('gw-2', 'gw-3');
+    assert.equal(attach('gw-2', 'x', 'gw-3'), 503);
+    assert.equal(parties.gatewayOf('x'), undefined);
+    await send(gateway('gw-3').start(), 'gw-2', { device: 'gw-3', peer: '192.0.2.7|1' });
+    assert.equal(attach('gw-2', 'x', 'gw-3'), 200);
+    assert.equal(parties.gatewayOf('x'), 'gw-3');
+    attach('gw-1', 'gw-3');
+    assert.equal(attach('gw-1', 'y', 'gw-3'), 503);
+    clock.advance(60_000);
+    assert.equal(attach('gw-1', 'y', 'gw-3'), 200, 'it is not repeated for ever');
+    assert.deepEqual([parties.gatewayOf('y'), events.count('alert.foreign-gateway')], [undefined, 1]);
+  });
+
   test('an anonymous package moves nothing: not its device, not the gateway that it names as its way', async () => {
     const { reachability, send, proofs } = rig();
     reachability.setState('gw-2', { online: true } as never);
     await assert.rejects(send(claim(id), 'gw-1', { device: id, via: 'gw-2', peer: '192.0.2.66|1' }), {
       code: 'forbidden',
     });
-    await send(claim(id), 'gw-1', { device: id, via: 'gw-3', peer: '192.0.2.66|1' });
+    await assert.rejects(send(claim(id), 'gw-1', { device: id, via: 'gw-3', peer: '192.0.2.66|1' }), {
+      code: 'unavailable',
+    });
     await send(claim('gw-2'), 'gw-1', { device: 'gw-2', peer: '192.0.2.66|1' });
     assert.deepEqual(
       [reachability.wayTo(id), reachability.brokerGatewayOf('gw-2'), proofs.length],
@@ -194,6 +345,7 @@ describe('associations', () => {
     assert.equal(attach('gw-1', id, 'gw-3'), 200, 'the alert is taken, so it is not repeated for ever');
     assert.deepEqual([parties.gatewayOf(id), detached], ['gw-2', []]);
     assert.equal(events.count('alert.attach-contested'), 1);
+    await send(gateway('gw-3').start(), 'gw-1', { device: 'gw-3', peer: '192.0.2.8|1' });
     await send(device().start(), 'gw-1', { device: id, via: 'gw-3', peer: '192.0.2.7|1' });
     assert.deepEqual([parties.gatewayOf(id), detached], ['gw-3', [`gw-2 ${id}`]]);
   });
@@ -308,7 +460,7 @@ describe('associations', () => {
     const { attach, parties, asked, send } = rig();
     attach('gw-1', 'gw-3');
     attach('gw-2', 'gw-3');
-    assert.deepEqual([parties.gatewayOf('gw-3'), asked], ['gw-1', ['gw-3 gw-2']]);
+    assert.deepEqual([parties.gatewayOf('gw-3'), asked], ['gw-1', ['gw-3 gw-1', 'gw-3 gw-2']]);
     await send(gateway('gw-3').start(), 'gw-2', { device: 'gw-3', peer: '192.0.2.7|1' });
     assert.equal(parties.gatewayOf('gw-3'), 'gw-2');
   });
@@ -335,12 +487,8 @@ describe('sessions', () => {
       commands: [{ ...{ name: 'Alert', cmdId: '1', data: 1226 }, items: [{ data: 'a lie' }] }],
       final: true,
     };
-    for (const via of [undefined, 'gw-1'])
-      assert.ok(
-        statusesOf(await send(lie, 'gw-2', { device: id, peer, ...(via && { via }) })).includes(
-          'SyncHdr 407',
-        ),
-      );
+    assert.ok(statusesOf(await send(lie, 'gw-2', { device: id, peer })).includes('SyncHdr 407'));
+    await assert.rejects(send(lie, 'gw-2', { device: id, peer, via: 'gw-1' }), { code: 'unavailable' });
     assert.deepEqual([alerts, proofs.length, reachability.wayTo(id)], [[], 1, 'gw-1']);
   });
 });

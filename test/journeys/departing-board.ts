@@ -19,14 +19,20 @@ export class DepartingBoard implements AsyncDisposable {
   readonly #name: string;
   #process: ServiceProcess | undefined;
 
-  static async make(site: EnrolmentSite, name = 'gw-1', port?: number): Promise<DepartingBoard> {
-    return new DepartingBoard(site, name, port ?? (await freePair()));
+  /** @param disk folder in which the folder of the board is made; that of the site by default */
+  static async make(
+    site: EnrolmentSite,
+    name = 'gw-1',
+    port?: number,
+    disk = site.folder,
+  ): Promise<DepartingBoard> {
+    return new DepartingBoard(site, name, port ?? (await freePair()), disk);
   }
 
-  private constructor(site: EnrolmentSite, name: string, port: number) {
+  private constructor(site: EnrolmentSite, name: string, port: number, disk: string) {
     this.#site = site;
     this.#name = name;
-    this.folder = mkdtempSync(join(site.folder, 'board-'));
+    this.folder = mkdtempSync(join(disk, 'board-'));
     this.port = port;
   }
 

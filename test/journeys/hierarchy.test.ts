@@ -197,6 +197,8 @@ test(
     const second = await below(middle, first, 'gw-1', 'gw-2', ids);
     await top.headendEvents.until('alert.device-attach', { device: 'gw-2' });
     await top.gatewayEvents.until('alert.delivered', { device: 'gw-2' });
+    // The DM server has asked the child for its proof.
+    await middle.gatewayEvents.until('dm.session-ended', { server: 'dm.example' });
     const down = top.gatewayEvents.next('mqtt.disconnected');
     await broker.stop();
     await down;

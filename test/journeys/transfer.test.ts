@@ -1,40 +1,14 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { Device } from '../../src/device/device.ts';
-import type { Headend } from '../../src/headend/headend.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { DepartingBoard, deviceId } from './departing-board.ts';
 import { EnrolmentSite } from './enrolment-site.ts';
+import { nextOwner, orderFor, ownerBy } from './next-owner.ts';
 import { deviceConfig } from './site.ts';
 
 const allow = [{ gateway: 'gw-1' }];
 const limit = { timeout: 150_000 };
-
-/** The next owner, with a broker and an authority of its own. */
-async function nextOwner(): Promise<{ site: EnrolmentSite; headend: Headend }> {
-  const site = await EnrolmentSite.open();
-  const headend = await site.headend(
-    {},
-    { headend: { id: 'dm.next', state: join(site.folder, 'headend.db'), 'session-timeout': 20 } },
-  );
-  return { site, headend };
-}
-
-const orderFor = ({ site }: { site: EnrolmentSite }, code: string, keep = true) => ({
-  server: 'dm.next',
-  code,
-  url: site.url,
-  ca: readFileSync(site.ca, 'utf8'),
-  cert: readFileSync(site.claim.cert, 'utf8'),
-  key: readFileSync(site.claim.key, 'utf8'),
-  keep,
-});
-
-/** ServerID of the owner, as a head-end reads it. */
-const ownerBy = async (headend: Headend) =>
-  (await headend.manage('gw-1', [{ name: 'Get', uri: './GwOwner/Server' }]))[0]?.results[0]?.data;
 
 describe('a gateway passes to another owner', () => {
   test('with its devices, killed at each step: it has one owner at any time', limit, async () => {

@@ -25,7 +25,7 @@ export class OwnerBranch extends OrderBranch<Order> implements TreeBranch {
       return {
         format: 'node',
         type: MoId.GwOwner,
-        children: ['Server', 'Problem', 'Transfer', 'Decommission'],
+        children: ['Server', 'Problem', 'Transfer', 'Withdraw', 'Decommission'],
         access: ['Get'],
         permanent,
       };
@@ -34,12 +34,14 @@ export class OwnerBranch extends OrderBranch<Order> implements TreeBranch {
     if (leaf === 'Server' || leaf === 'Problem')
       return { format: 'chr', value: leaf === 'Server' ? server : problem, access: ['Get'], permanent };
     if (leaf === 'Transfer') return { format: 'chr', access: ['Exec'], permanent };
-    return leaf === 'Decommission' ? { format: 'null', access: ['Exec'], permanent } : undefined;
+    return leaf === 'Decommission' || leaf === 'Withdraw'
+      ? { format: 'null', access: ['Exec'], permanent }
+      : undefined;
   }
 
-  /** @throws {PosternError} `forbidden` for another server than the owner, `malformed`, `storage` */
-  exec([leaf]: NodePath, { value }: NewNode, _: string | undefined, by: string): number {
-    const { begin } = this.#ownership.order(leaf === 'Transfer' ? String(value ?? '') : undefined, by);
+  /** @throws {PosternError} `forbidden` for another server than the owner, `conflict`, `malformed`, `storage` */
+  exec([leaf = '']: NodePath, { value }: NewNode, _: string | undefined, by: string): number {
+    const { begin } = this.#ownership.order(leaf, String(value ?? ''), by);
     this.order({ begin });
     return DmStatus.AcceptedForProcessing;
   }

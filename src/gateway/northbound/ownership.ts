@@ -1,13 +1,18 @@
-import { rmSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
-import { background } from '../../base/background.ts';
+import { background, persistently } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { EventFields } from '../../base/event-fields.ts';
 import type { EventName } from '../../base/event-table.ts';
 import type { Events } from '../../base/events.ts';
 import type { DepartureMarks } from './departure-marks.ts';
-import { readTransferOrder, stageTransfer, storedTransfer, type TransferOrder } from './transfer-order.ts';
+import {
+  dropTransfer,
+  readTransferOrder,
+  stageTransfer,
+  storedTransfer,
+  type TransferOrder,
+} from './transfer-order.ts';
 
 export interface OwnershipParts {
   readonly gatewayId: string;
@@ -49,12 +54,15 @@ export class Ownership {
   /** Goes on with a transfer that has begun. */
   start(): void {
     const { marks, events } = this.#parts;
+    const { signal } = this.#stop;
     void background(events, 'enrolment', async () => {
       try {
         const order = storedTransfer(marks.next);
-        if (order && marks.state === undefined) await this.#pass(order);
+        if (marks.state !== undefined) return;
+        if (order) await this.#pass(order, signal);
+        else dropTransfer(marks.next);
       } catch (thrown) {
-        if (!this.#stop.signal.aborted) this.#fail(asPosternError(thrown).message);
+        if (!signal.aborted) await this.#fail(asPosternError(thrown).message, signal);
       }
     });
   }
@@ -65,11 +73,13 @@ export class Ownership {
 
   /**
    * Checks and stores an order.
-   * @param transfer data of an order to pass to another owner; undefined decommissions the gateway
+   * @param leaf `Decommission`; `Transfer`: the gateway passes to another owner; `Withdraw`: it does not
+   * @param data of a `Transfer`
    * @returns `begin`: to be called when the order is final
-   * @throws {PosternError} `forbidden` when the server is not the owner, `malformed`, `storage`
+   * @throws {PosternError} `forbidden` when the server is not the owner, `conflict` when the gateway has its next owner,
+   *   `malformed`, `storage`
    */
-  order(transfer: string | undefined, by: string): { readonly begin: () => void } {
+  order(leaf: string, data: string, by: string): { readonly begin: () => void } {
     const { marks, events } = this.#parts;
     if (by !== this.server) {
       const reason = `this gateway belongs to ${this.server}`;
@@ -77,20 +87,38 @@ export class Ownership {
       throw new PosternError('forbidden', reason);
     }
     marks.demandPossible();
-    if (transfer === undefined) return { begin: () => this.#leave(false) };
-    const order = readTransferOrder(transfer);
+    if (leaf === 'Decommission') return { begin: () => this.#leave(false) };
+    if (leaf === 'Withdraw') {
+      if (marks.state !== undefined) throw new PosternError('conflict', 'the gateway has its next owner');
+      return { begin: () => this.#withdraw() };
+    }
+    const order = readTransferOrder(data);
     // The owner repeats an order when it lost the answer.
     if (isDeepStrictEqual(order, storedTransfer(marks.next))) return { begin: () => {} };
     const place = stageTransfer(order, marks.next);
     return {
       begin: () => {
         if (marks.state !== undefined) return;
-        this.stop();
-        this.#stop = new AbortController();
+        this.#anew();
         place();
         this.start();
       },
     };
+  }
+
+  #anew(): void {
+    this.stop();
+    this.#stop = new AbortController();
+  }
+
+  /** The gateway stays with its owner, who has taken the transfer back. */
+  #withdraw(): void {
+    const { marks, gatewayId: gateway, events } = this.#parts;
+    if (marks.state !== undefined || !storedTransfer(marks.next)) return;
+    this.#anew();
+    dropTransfer(marks.next);
+    this.problem = '';
+    events.emit('departure.transfer-failed', { gateway, reason: `${this.server} has taken it back` });
   }
 
   /** The owner has ended its relation to this gateway, without an order to it. */
@@ -110,7 +138,7 @@ export class Ownership {
   }
 
   /** Has the gateway enrolled at the next owner. @throws {PosternError} when that cannot be done */
-  async #pass(order: TransferOrder): Promise<void> {
+  async #pass(order: TransferOrder, stop: AbortSignal): Promise<void> {
     const { enrol, clock, events } = this.#parts;
     const { server } = order;
     const refusal = new AbortController();
@@ -126,19 +154,21 @@ export class Ownership {
       if (name === 'enrolment.refused') refuse('forbidden', reason);
     };
     try {
-      await enrol(order, { emit }, AbortSignal.any([this.#stop.signal, refusal.signal]));
+      await enrol(order, { emit }, AbortSignal.any([stop, refusal.signal]));
     } finally {
       late.cancel();
     }
+    // The owner may have taken it back while the answer of the next one came.
+    stop.throwIfAborted();
     this.#leave(true);
   }
 
-  /** The gateway stays with its owner. */
-  #fail(reason: string): void {
+  /** The gateway stays with its owner, who hears of it when the disk takes the report. */
+  async #fail(reason: string, stop: AbortSignal): Promise<void> {
     const { marks, gatewayId: gateway, events, failed } = this.#parts;
-    rmSync(marks.next, { recursive: true, force: true });
     this.problem = reason;
     events.emit('departure.transfer-failed', { gateway, reason });
-    failed(reason);
+    await persistently(this.#parts, 'enrolment', () => failed(reason), stop);
+    if (!stop.aborted) dropTransfer(marks.next);
   }
 }

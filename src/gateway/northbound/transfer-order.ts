@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { replaceDurably, writeDurably } from '../../base/durable.ts';
+import { replaceDurably, syncFolder, writeDurably } from '../../base/durable.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 
@@ -63,6 +63,14 @@ export function stageTransfer(order: TransferOrder, folder: string): () => void 
     rmSync(folder, { recursive: true, force: true });
     replaceDurably(part, folder);
   };
+}
+
+/** Gives up the transfer in a folder. It is over when the order is gone, whatever else is left after a power cut. */
+export function dropTransfer(folder: string): void {
+  if (!existsSync(folder)) return;
+  rmSync(join(folder, orderFile), { force: true });
+  syncFolder(folder);
+  rmSync(folder, { recursive: true });
 }
 
 /** The order in a folder. Undefined when there is none. */

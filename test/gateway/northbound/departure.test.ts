@@ -13,6 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import { DepartureMarks } from '../../../src/gateway/northbound/departure-marks.ts';
 import { OwnerBranch } from '../../../src/gateway/northbound/owner-branch.ts';
 import { Ownership } from '../../../src/gateway/northbound/ownership.ts';
@@ -87,6 +88,62 @@ describe('departure of a gateway', () => {
         code: 'malformed',
       });
     assert.deepEqual([marks.state, existsSync(marks.next)], [undefined, false]);
+  });
+
+  test('a transfer is taken back by the owner alone, until the gateway leaves; without one nothing happens', (t) => {
+    const folder = identity(t);
+    const { branch, ownership, marks, events } = branchOf(folder);
+    const withdraw = (by = 'dm.example') => branch.exec(['Withdraw'], none, undefined, by);
+    assert.throws(() => withdraw('dm.next'), { code: 'forbidden' });
+    assert.equal(withdraw(), 202);
+    assert.equal(events.count('departure.transfer-failed'), 0);
+    mkdirSync(marks.next);
+    writeFileSync(
+      join(marks.next, 'order.json'),
+      JSON.stringify({ server: 'dm.next', code: 'c', keep: true }),
+    );
+    branch.begin();
+    withdraw();
+    branch.rollback();
+    branch.committed();
+    assert.ok(existsSync(marks.next), 'an Atomic that fails takes nothing back');
+    ownership.problem = 'it waits';
+    withdraw();
+    assert.deepEqual([existsSync(marks.next), ownership.problem], [false, '']);
+    assert.equal(events.count('departure.transfer-failed'), 1);
+    marks.leave();
+    assert.throws(() => withdraw(), { code: 'conflict' });
+  });
+
+  test('the answer of the next owner that comes after the transfer was taken back leads to nothing', async (t) => {
+    const folder = identity(t);
+    const marks = new DepartureMarks(folder);
+    const granted = Promise.withResolvers<void>();
+    const failures: string[] = [];
+    const ownership = new Ownership({
+      gatewayId: 'gw-1',
+      server: 'dm.example',
+      // It does not hear that it is to stop: its answer was on the way.
+      enrol: () => granted.promise,
+      marks,
+      failed: (reason) => failures.push(reason),
+      startAgain: () => failures.push('it has left'),
+      clock: new HandClock(),
+      events: new EventRecorder(),
+    });
+    mkdirSync(marks.next);
+    writeFileSync(
+      join(marks.next, 'order.json'),
+      JSON.stringify({ server: 'dm.next', code: 'c', keep: true }),
+    );
+    ownership.start();
+    ownership.order('Withdraw', '', 'dm.example').begin();
+    granted.resolve();
+    for (let turns = 0; turns < 4; turns++) await turn();
+    assert.deepEqual(
+      [failures, marks.state, existsSync(join(folder, 'enrolled.json'))],
+      [[], undefined, true],
+    );
   });
 
   test('a full disk takes the order to end, and the end itself; a transfer is refused there', (t) => {
