@@ -116,6 +116,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
         if (isIn) joins.settle(remote);
         return isIn;
       },
+      isServed: (deviceId) => live.current.clients.has(deviceId) || joins.has(deviceId, 'LwM2M'),
       isAttached,
       // A client that was behind a child gateway may come here; a device of OMA DM is another.
       isOther: (deviceId) => inventory.get(deviceId)?.protocol === 'OMA-DM',

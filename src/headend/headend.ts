@@ -360,6 +360,9 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     },
     handleAlert: (context, alert) => alertHandler.handle(context, alert),
   });
+  const endSessions = (gateway: string) => {
+    void background(events, 'session-end', () => sessions.endOf(gateway));
+  };
   const enrolment: Enrolment | undefined =
     settings.enrolment &&
     new Enrolment({
@@ -369,14 +372,16 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
       state,
       mqtt: settings.mqtt,
       settings: settings.enrolment,
-      replaced: (gateway) => handovers.replaced(gateway),
+      replaced: (gateway) => {
+        handovers.replaced(gateway);
+        // The former board goes on with none.
+        database.afterCommit(() => endSessions(gateway));
+      },
       returned: (gateway, key) => clones.returned(gateway, key),
       unreachableDevices,
       notifier,
       gone: (gateway) => orders.lost(gateway),
-      revoked: (gateway) => {
-        void background(events, 'session-end', () => sessions.endOf(gateway));
-      },
+      revoked: endSessions,
       manage: (gateway, operations) => sessionRequests.run(gateway, operations),
       isOnline: (gateway) => reachability.isOnline(reachability.brokerGatewayOf(gateway)),
     });

@@ -27,6 +27,7 @@ const why =
 const witness = `#!/bin/sh
 grep -E '^(Uid|Gid|Groups|NoNewPrivs|Cap(Inh|Prm|Eff|Amb)):' /proc/self/status > $OUT/told
 echo "Umask: $(umask)" >> $OUT/told
+echo "Core: $(ulimit -Hc)" >> $OUT/told
 echo "Arguments: $*" >> $OUT/told
 echo secret > $OUT/written
 stat -c 'Written: %a' $OUT/written >> $OUT/told
@@ -84,12 +85,14 @@ describe('the script that starts the gateway on the board', { skip: why }, () =>
         'AmbientCapabilities=',
         'NoNewPrivileges=yes',
         'UMask=0077',
+        'LimitCORE=0',
       ])
         assert.ok(unit.includes(promise), promise);
       assert.deepEqual([told.Uid, told.Gid, told.Groups], ['100 100 100 100', '100 100 100 100', '100']);
       for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb']) assert.match(told[set] ?? '', /^0+$/, set);
       assert.equal(told.NoNewPrivs, '1');
       assert.deepEqual([told.Umask, told.Written], ['0077', '600']);
+      assert.equal(told.Core, '0', 'a crash writes no memory, and with it no key, to a file');
       assert.equal(told.Root, undefined, 'it cannot read what belongs to root');
       assert.equal(told.Arguments, 'gateway --config /data/config/gateway.toml');
     },

@@ -18,6 +18,8 @@ import type { LwM2mCalls } from './lwm2m-calls.ts';
 import type { PendingRegistrations } from './pending-registrations.ts';
 
 export interface RegistrationProofParts {
+  /** Whether a client of this name is served at all, as it is now. */
+  readonly isServed: (deviceId: string) => boolean;
   readonly registrations: Registrations;
   readonly pending: PendingRegistrations;
   readonly calls: LwM2mCalls;
@@ -141,11 +143,12 @@ export class RegistrationProof implements AsyncDisposable {
    * not be, or has left, or has registered again, or the gateway stops.
    */
   async #attach(location: string, attach: () => void, signal: AbortSignal): Promise<boolean> {
-    const { registrations, pending, events } = this.#parts;
+    const { registrations, pending, events, isServed } = this.#parts;
     let isAttached = false;
     const store = () => {
       const registration = this.#at(location);
-      if (!registration) return;
+      // The list may have lost the client while it was asked.
+      if (!registration || !isServed(registration.deviceId)) return;
       const { deviceId } = registration;
       try {
         if (registrations.get(deviceId) === registration) attach();

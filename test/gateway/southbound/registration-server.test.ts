@@ -67,6 +67,7 @@ function rig(
     calls: new LwM2mCalls(call),
     isAllowed: (id, { identity }) => !strangers.has(id) && (identity !== undefined || !keyed.has(id)),
     isJoined: () => false,
+    isServed: (id) => !strangers.has(id),
     isAttached: (id) => attached.has(id),
     isOther: (id) => id === 'dm',
     livesElsewhere: async (id) => elsewhere.has(id),
@@ -321,6 +322,15 @@ test('who knows the path of a registration neither changes nor ends it by the ke
     assert.deepEqual([port, lifetime, left], [1, 60, []]);
     assert.equal((await ask(Code.POST, location, ['lt=60'], { ...(identity && { identity }) })).code, '2.04');
   }
+});
+
+test('a client that is removed before it has answered is not attached', async () => {
+  const { ask, register, settle, attached, registrations, strangers } = rig(described);
+  const { location } = await register('a');
+  strangers.add('a');
+  await settle();
+  assert.deepEqual([attached.size, registrations.get('a')], [0, undefined]);
+  assert.equal((await ask(Code.POST, location)).code, '4.04');
 });
 
 test('a client that is no longer listed, or has got a key, does not go on with the registration that it has', async () => {
