@@ -11,7 +11,7 @@ import { measuring, optionsOf } from '../options.ts';
 import { attacks, groups } from './attacks.ts';
 import { inOwnNetwork, networkSkip } from './network.ts';
 import { attackedSite } from './site.ts';
-import { bars, type Outcome, suffer, verdict } from './suffer.ts';
+import { bars, type Outcome, suffer, verdict, withoutAttack } from './suffer.ts';
 
 const flags = optionsOf(
   'attack',
@@ -39,18 +39,13 @@ if (code !== undefined) process.exit(code);
 // Its processes end with it.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 
-/**
- * Milliseconds in which caches fill and compilers work; of quiet time before the first attack; before each attack. Some parties
- * do so little in the last that its p99 alone would be the time of the slowest of ten.
- */
-const [warmUp, firstQuiet, quiet] = flags.short ? [0, 0, 0] : [30_000, 30_000, Math.min(5000, time)];
+/** Milliseconds in which caches fill and compilers work, before the first attack; of quiet time before each attack. */
+const [warmUp, quiet] = flags.short ? [0, 0] : [40_000, Math.min(5000, time)];
 const outcomes: Outcome[] = [];
 await using site = await attackedSite({ devices, seed, pauses: flags.short ? [50, 250] : [400, 1600] });
 console.error(`${devices} honest devices are at work, seed ${seed}`);
 await pause(warmUp);
-site.deeds();
-await pause(firstQuiet);
-const calm = site.deeds();
+const calm = flags.short ? [] : await withoutAttack(site, time);
 const left = networkSkip ? names.filter((name) => attacks[name]!.needsNetwork) : [];
 for (const atOnce of flags.short ? groups(names) : names.map((name) => [name])) {
   if (atOnce.some((name) => left.includes(name))) {
