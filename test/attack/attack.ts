@@ -74,7 +74,7 @@ function record(): void {
     row('success', 'Honest work that succeeded', '%', 100 * success, { atLeast: 100 });
     row('p99', 'Honest work at p99 / the same before', 'times', slower, { atMost: bars.slower });
     row('growth', 'Growth of memory (RSS): gateway', 'MB', growth, { atMost: bars.megabytes });
-    row('headend', 'Head-end', 'MB', headendGrowth, { atMost: bars.headendMegabytes });
+    row('headend', 'Head-end', 'MB', headendGrowth, { atMost: bars.megabytes });
     row('log', 'Logged', 'KB', logged / 1000, { atMost: bars.logged / 1000 });
     row('locked-out', 'Honest parties locked out afterwards', '', lockedOut.length, { atMost: 0 });
   }

@@ -4,11 +4,8 @@ import { attacks } from './attacks.ts';
 import { type Deed, discoverers, hasServer, image, needsServer } from './deed.ts';
 import type { AttackedSite } from './site.ts';
 
-/**
- * What an attack may do at most. The tables of the head-end are larger: 32 MiB of packages in work, and 16 MiB of answers kept
- * (docs/architecture.md, Bounds).
- */
-export const bars = { slower: 5, megabytes: 16, headendMegabytes: 32, logged: 1e6 } as const;
+/** What an attack may do at most. The memory is that of the gateway, and that of the head-end. */
+export const bars = { slower: 5, megabytes: 16, logged: 1e6 } as const;
 /** Below this p99 in milliseconds nobody waits, whatever the ratio to a quiet time. */
 const prompt = 100;
 /** Milliseconds for honest parties to get in again after an attack; after one that cut off the DM server, until all is connected again. */
@@ -222,7 +219,7 @@ export function verdict(outcome: Outcome): string[] {
     ...(lost > 0 ? [`${lost} of ${discoverers} did not find the gateway`] : []),
     ...(slower > bars.slower ? [`p99 of ${slowest}: ${slower.toFixed(1)} times`] : []),
     ...(growth > bars.megabytes ? [`memory of the gateway grew by ${growth.toFixed(0)} MB`] : []),
-    ...(outcome.headendGrowth > bars.headendMegabytes
+    ...(outcome.headendGrowth > bars.megabytes
       ? [`memory of the head-end grew by ${outcome.headendGrowth.toFixed(0)} MB`]
       : []),
     ...(logged > bars.logged ? [`${(logged / 1e6).toFixed(1)} MB were logged`] : []),

@@ -158,3 +158,23 @@ test('a dead board is replaced without a visit to its devices, and does not figh
   const states = headend.enrolment!.list(10).map(({ state, by }) => `${state} by ${by}`);
   assert.deepEqual(states, ['issued by replacement', 'replaced by list']);
 });
+
+test('a session that a board had begun ends when another board gets its name', { timeout: 60_000 }, async () => {
+  await using site = await EnrolmentSite.open();
+  const headend = await site.headend({ allow: [{ gateway: 'gw-1' }] });
+  const first = site.board('gw-1');
+  await first.enrol();
+  const gateway = await first.start();
+  const started = site.headendEvents.next('session.started', { device: 'gw-1' });
+  headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/Man' }]).catch(() => {});
+  const { session } = (await started).fields as { session: string };
+  // The board is gone in the middle of the session, which stays open.
+  await gateway[Symbol.asyncDispose]();
+  const isOpen = () => headend.sessions().some((open) => open.session === session);
+  assert.ok(isOpen());
+  headend.enrolment!.replace('gw-1', 1);
+  await site.board('gw-1').enrol();
+  const { fields } = await site.headendEvents.until('session.failed', { device: 'gw-1', session });
+  assert.equal(fields.reason, 'the party has no account any more');
+  assert.ok(!isOpen());
+});
