@@ -52,7 +52,8 @@ await runCommand({
         `there is no board '${values.board}'; there are ${Object.keys(boards).join(', ')}`,
       );
     checkedVersion('--version', version);
-    if (floor !== undefined) checkedVersion('--floor', floor);
+    if (floor !== undefined && checkedVersion('--floor', floor) > checkedVersion('--version', version))
+      throw new UsageError(`--floor ${floor} is above the version ${version}, which could not boot then`);
     if (bootLoader !== undefined && !existsSync(bootLoader))
       throw new UsageError(`--boot-loader: there is no ${bootLoader}`);
     console.log(`Postern ${version} for ${board.description}`);

@@ -8,7 +8,7 @@ import { fresh, run } from './tools.ts';
 export interface BundleParts {
   readonly board: Board;
   readonly version: string;
-  /** Description in the manifest. It also carries `floor=X.Y.Z`, which the gateway reads. */
+  /** Description in the manifest. */
   readonly description: string;
   /** File for the partition boot-a or boot-b. */
   readonly fit: string;

@@ -79,6 +79,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     node,
     program,
     version,
+    floor: order.floor,
     keyring: readFileSync(join(keys.folder, 'ca.crt'), 'utf8'),
     isDeveloperImage: order.isDeveloperImage,
   };
@@ -119,10 +120,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     makeBundle(join(folder, 'bundle'), bundle, {
       board,
       version,
-      description: [
-        keys.areForDevelopment ? 'DEVELOPMENT KEYS' : 'Postern',
-        ...(order.floor === undefined ? [] : [`floor=${order.floor}`]),
-      ].join(' '),
+      description: keys.areForDevelopment ? 'DEVELOPMENT KEYS' : 'Postern',
       fit,
       root: rootImage,
       date,

@@ -51,6 +51,8 @@ export interface RootParts {
   /** File with the gateway's program, for the snapshot. */
   readonly program: string;
   readonly version: string;
+  /** Lowest version that is still booted, once this image has proved healthy. */
+  readonly floor: string | undefined;
   /** PEM text of the authority that must certify the signer of updates. */
   readonly keyring: string;
   /** Adds a shell on the console. */
@@ -100,7 +102,7 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   );
   write(
     'etc/postern-release',
-    `version=${parts.version}\nboard=${board.name}\nkernel=${parts.kernelVersion}\n`,
+    `version=${parts.version}\nboard=${board.name}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\n`,
   );
   write('usr/share/postern/sbom.json', parts.sbom);
   const shell = parts.isDeveloperImage

@@ -14,7 +14,14 @@ import { syncFile, syncFolder } from '../../base/durable.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 import { softwareVersion } from '../../base/version.ts';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
-import { BootStateCopies, otherSlot, type SlotName } from './boot-state.ts';
+import {
+  type BootState,
+  BootStateCopies,
+  keptState,
+  otherSlot,
+  type SlotName,
+  versionNumber,
+} from './boot-state.ts';
 import { checkProgram, type Manifest, readBundle } from './bundle.ts';
 import type { BundleFacts, SlotDriver } from './slots.ts';
 
@@ -51,20 +58,24 @@ export const bootStateOf = (directory: string): BootStateCopies =>
 export class DirectorySlots implements SlotDriver {
   readonly current: SlotName;
   readonly compatible = directoryCompatible;
-  readonly boot: BootStateCopies;
   readonly bundleFile: string;
+  readonly #boot: BootStateCopies;
   readonly #parts: DirectorySlotsParts;
 
   constructor(parts: DirectorySlotsParts) {
     this.#parts = parts;
     this.current = parts.current;
     makeFolder(parts.directory, { mode: 0o700 });
-    this.boot = bootStateOf(parts.directory);
+    this.#boot = bootStateOf(parts.directory);
     this.bundleFile = join(parts.directory, 'update.bundle');
   }
 
   get version(): string {
     return this.#manifest()?.version ?? softwareVersion;
+  }
+
+  state(): BootState {
+    return this.#boot.read();
   }
 
   async inspect(): Promise<BundleFacts> {
@@ -80,6 +91,7 @@ export class DirectorySlots implements SlotDriver {
     const folder = join(program, '..');
     const fresh = `${folder}.new`;
     const { disk, directory } = this.#parts;
+    this.#boot.change({ good: this.current, trying: undefined, left: 0, spare: undefined });
     try {
       rmSync(fresh, { recursive: true, force: true });
       disk.reserve('update slot', directory, bundle.manifest.size);
@@ -99,6 +111,22 @@ export class DirectorySlots implements SlotDriver {
     } finally {
       disk.release('update slot');
     }
+  }
+
+  async try(attempts: number): Promise<void> {
+    this.#boot.change({ trying: otherSlot(this.current), left: attempts, failed: undefined });
+  }
+
+  async keep(): Promise<void> {
+    const { current } = this;
+    const before = this.#boot.read();
+    const [floor, own] = [this.#manifest()?.floor ?? '', this.version].map(
+      (text) => versionNumber(text) ?? 0,
+    );
+    this.#boot.change({
+      ...keptState(before, current),
+      floor: Math.max(before.floor, Math.min(floor!, own!)),
+    });
   }
 
   restart(): void {

@@ -8,7 +8,7 @@ import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 import { backoff } from '../../base/retry.ts';
-import { type BootStateCopies, otherSlot, type SlotName } from './boot-state.ts';
+import { type BootStateCopies, mostStarts, otherSlot, type SlotName } from './boot-state.ts';
 import { bootStateOf, programOf, restartExitCode, slotVariable } from './directory-slots.ts';
 
 export interface LauncherParts {
@@ -29,18 +29,22 @@ export interface LauncherParts {
 const retry = { first: 1000, cap: 30_000, jitter: 0.25 } as const;
 
 /**
- * Decides like the boot loader which slot to start. A slot that is tried loses one of its remaining starts. When it has
- * none left, it is recorded as failed, and the good slot starts.
+ * Decides as the boot loader does which slot to start (firmware-image/u-boot/boot.cmd). A slot that is tried loses one of its
+ * remaining starts. When it has none left, it is recorded as failed, and the good slot starts. A good slot that was started
+ * often and not found healthy is recorded as failed, and the spare slot is good.
  */
 export function chooseSlot(boot: BootStateCopies): { slot: SlotName; isTried: boolean } {
-  const { good, trying, left } = boot.read();
-  if (trying === undefined) return { slot: good, isTried: false };
-  if (left > 0) {
+  let state = boot.read();
+  const { trying, left } = state;
+  if (trying && left > 0) {
     boot.change({ left: left - 1 });
     return { slot: trying, isTried: true };
   }
-  boot.change({ trying: undefined, failed: trying });
-  return { slot: good, isTried: false };
+  if (trying) state = { ...state, trying: undefined, failed: trying };
+  const { good, spare, starts } = state;
+  if (spare && starts >= mostStarts) state = { ...state, good: spare, spare: good, failed: good, starts: 0 };
+  boot.change({ ...state, starts: Math.min(state.starts + 1, 9) });
+  return { slot: state.good, isTried: false };
 }
 
 /**

@@ -12,7 +12,12 @@ import { Nodes } from '../../../src/dm/stored-nodes.ts';
 import { download } from '../../../src/gateway/northbound/download.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { type UpdateRecord, UpdateRecords } from '../../../src/gateway/store/update-record.ts';
-import { BootStateCopies, type SlotName } from '../../../src/gateway/update/boot-state.ts';
+import {
+  BootStateCopies,
+  keptState,
+  otherSlot,
+  type SlotName,
+} from '../../../src/gateway/update/boot-state.ts';
 import { BundleDownload } from '../../../src/gateway/update/download-bundle.ts';
 import { Updater, type UpdaterParts } from '../../../src/gateway/update/updater.ts';
 import { FirmwareBranch } from '../../../src/mo/firmware-branch.ts';
@@ -60,12 +65,16 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
   });
   const updater: Updater = new Updater({
     slots: {
-      ...{ current: slot, version: slot === 'A' ? '1.0.0' : '1.1.0', compatible: 'test', boot, bundleFile },
+      ...{ current: slot, version: slot === 'A' ? '1.0.0' : '1.1.0', compatible: 'test', bundleFile },
+      state: () => boot.read(),
       inspect: async () => ({ compatible: 'test', version: '1.1.0' }),
       install: async () => {
         calls.push('install');
+        boot.change({ good: slot, trying: undefined, left: 0 });
         await settings.install?.();
       },
+      try: async (left) => void boot.change({ trying: otherSlot(slot), left, failed: undefined }),
+      keep: async () => void boot.change(keptState(boot.read(), slot)),
       restart: () => {
         calls.push('restart');
         settings.restart?.();
