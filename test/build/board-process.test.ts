@@ -131,6 +131,38 @@ test('data, configuration and log of the board cannot hold programs, devices or 
   }
 });
 
+test('root reads nothing that the gateway can write, but the bundle, which RAUC checks, and the configuration while it is provisioned', () => {
+  const ofGateway = /\/data\/(config|identity|state|update)\b[^\s;)"']*/g;
+  const found = readdirSync(scripts).flatMap((name) =>
+    readFileSync(join(scripts, name), 'utf8')
+      .split('\n')
+      .filter((line) => !/^\s*#/.test(line))
+      .flatMap((line) => [...line.matchAll(ofGateway)].map(([path]) => `${name} ${path}`)),
+  );
+  assert.deepEqual(
+    new Set(found),
+    new Set([
+      'agent /data/update/bundle.raucb',
+      // Before the gateway runs.
+      'first-boot /data/config',
+      'first-boot /data/config/gateway.toml',
+      'first-boot /data/identity',
+      // The folders get their owner.
+      'start /data/update',
+      'start /data/state',
+      // As the gateway's user.
+      'serve /data/config/gateway.toml',
+    ]),
+  );
+});
+
+test('no script of the board changes the owner of what is in folders of the gateway while the gateway may have made links there', () => {
+  for (const name of readdirSync(scripts).filter((one) => one !== 'first-boot'))
+    assert.doesNotMatch(readFileSync(join(scripts, name), 'utf8'), /^(?!\s*#).*\bch(own|mod) -R/m, name);
+  const settings = readFileSync(join(board, 'etc/sysctl.conf'), 'utf8');
+  assert.match(settings, /^fs\.protected_hardlinks = 1$/m);
+});
+
 test('nobody but root has a password field to try, and none of them has a password', () => {
   const shadow = readFileSync(join(board, 'etc/shadow'), 'utf8').trim().split('\n');
   for (const line of shadow) assert.match(line, /^[a-z_]+:[*!]/, line.replace(/:.*/, ''));
