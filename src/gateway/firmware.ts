@@ -20,7 +20,7 @@ import type { Authorisation } from './rights/authorisation.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import { gatewaySchema } from './store/schema.ts';
-import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
+import { DirectorySlots, feedVariable, slotVariable } from './update/directory-slots.ts';
 import { BundleDownload } from './update/download-bundle.ts';
 import { probeCoap } from './update/probe.ts';
 import { RaucSlots } from './update/rauc-slots.ts';
@@ -58,7 +58,7 @@ export class GatewayFirmware implements AsyncDisposable {
   readonly branch: FirmwareBranch;
   readonly #slots: SlotDriver;
   readonly #updater: Updater;
-  readonly #watchdog: Watchdog | undefined;
+  readonly #watchdogs: readonly Watchdog[];
 
   /** @throws {PosternError} `configuration` */
   constructor(parts: GatewayFirmwareParts) {
@@ -104,6 +104,11 @@ export class GatewayFirmware implements AsyncDisposable {
       attempts: settings.attempts,
       healthDeadline: settings['health-deadline'] * 1000,
       probe,
+      lost: (slot) =>
+        reports.fault('slot', {
+          kind: 'slot',
+          reason: `slot ${slot} is not healthy any more; ${this.version} runs`,
+        }),
       isConnected: () => uplink.connected,
       isServed: () => bound().length > 0,
       devices: () => state.inventory.names(),
@@ -120,10 +125,10 @@ export class GatewayFirmware implements AsyncDisposable {
       entropy,
       events,
     });
-    this.#watchdog =
-      settings.watchdog === undefined
-        ? undefined
-        : new Watchdog({ device: settings.watchdog, check, clock, events });
+    const fed = process.env[feedVariable];
+    this.#watchdogs = [settings.watchdog, fed === undefined ? undefined : Number(fed)]
+      .filter((device) => device !== undefined)
+      .map((device) => new Watchdog({ device, check, clock, events }));
   }
 
   get version(): string {
@@ -131,7 +136,7 @@ export class GatewayFirmware implements AsyncDisposable {
   }
 
   start(): void {
-    this.#watchdog?.start();
+    for (const watchdog of this.#watchdogs) watchdog.start();
     this.#updater.start();
   }
 
@@ -154,7 +159,7 @@ export class GatewayFirmware implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await using stack = new AsyncDisposableStack();
-    if (this.#watchdog) stack.use(this.#watchdog);
+    for (const watchdog of this.#watchdogs) stack.use(watchdog);
     stack.use(this.#updater);
   }
 }

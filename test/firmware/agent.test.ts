@@ -149,14 +149,34 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
       await other.slots.keep();
       const { good, trying, left, starts, floor } = other.slots.state();
       assert.deepEqual([good, trying, left, starts, floor], ['A', 'B', 2, 0, 0x010100]);
-      await using fallen = await agent({ slot: 'B', state: { good: 'A', starts: 2, floor: 0x010000 } });
-      await fallen.slots.keep();
-      assert.deepEqual(fallen.slots.state(), {
-        ...keptState(fallen.slots.state(), 'B'),
-        ...{ good: 'B', spare: 'A', failed: 'A', floor: 0x010000 },
-      });
     },
   );
+
+  test('keep does what the gateway does with slots that are folders, for any state', limit, async () => {
+    const { uniform } = seededEntropy(seed);
+    const draw = <T>(...from: readonly T[]): T => from[Math.floor(uniform() * from.length)]!;
+    for (const slot of ['A', 'B'] as const) {
+      await using board = await agent({ slot });
+      for (let round = 0; round < 15; round++) {
+        const state: BootState = {
+          good: draw('A', 'B'),
+          trying: draw(undefined, 'A', 'B'),
+          left: draw(0, 1, 9),
+          floor: draw(0, 0x010000, 0x7f_ffff),
+          failed: draw(undefined, 'A', 'B'),
+          starts: draw(0, 1, 9),
+          spare: draw(undefined, 'A', 'B'),
+        };
+        board.state.change(state);
+        await board.slots.keep();
+        assert.deepEqual(
+          board.slots.state(),
+          keptState(state, slot),
+          `seed ${seed}: ${JSON.stringify(state)}`,
+        );
+      }
+    }
+  });
 
   test('attempts that are no number from 1 to 9 are refused', limit, async () => {
     await using board = await agent();

@@ -42,16 +42,21 @@ export const stateFields = {
 } as const;
 /** Size of one copy in bytes: one sector, which a disk writes as a whole. */
 export const copyBytes = 512;
-/** The boot state after the running slot was found healthy. A good slot that did not start has failed. */
+/** The slot that was good, and in whose place the running one was started, because it did not start or get healthy. */
+export const lostSlot = (
+  { good, trying, failed, spare }: BootState,
+  current: SlotName,
+): SlotName | undefined =>
+  good === current ? (failed === spare ? failed : undefined) : trying === current ? undefined : good;
+
+/** The boot state after the running slot was found healthy, and the one that was lost was told. */
 export const keptState = (before: BootState, current: SlotName): BootState => ({
   ...before,
   good: current,
   starts: 0,
   ...(before.trying === current && { trying: undefined, left: 0 }),
-  ...(before.good !== current && {
-    spare: before.good,
-    failed: before.trying === current ? before.failed : before.good,
-  }),
+  ...(before.good !== current && { spare: before.good }),
+  ...(lostSlot(before, current) && { failed: undefined }),
 });
 /** Starts of a good slot that is not found healthy, after which the spare slot is good. */
 export const mostStarts = 8;

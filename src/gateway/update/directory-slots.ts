@@ -29,6 +29,10 @@ import type { BundleFacts, SlotDriver } from './slots.ts';
 export const directoryCompatible = 'postern-node';
 /** Exit code by which a gateway asks the launcher to start the slot that the boot state names. */
 export const restartExitCode = 75;
+/** Exit code of a gateway that cannot start with its configuration, when the launcher has started it (EX_CONFIG). */
+export const configurationExitCode = 78;
+/** Environment variable in which the launcher names the file descriptor by which it is fed, as a watchdog is. */
+export const feedVariable = 'POSTERN_FEED';
 /** Environment variable in which the launcher names the running slot. */
 export const slotVariable = 'POSTERN_SLOT';
 
@@ -47,6 +51,15 @@ export interface DirectorySlotsParts {
 /** Path of the program of a slot. */
 export const programOf = (directory: string, slot: SlotName): string =>
   join(directory, slot.toLowerCase(), 'postern.mjs');
+
+/** The manifest of the program of a slot; undefined when it cannot be read. */
+export function manifestOf(directory: string, slot: SlotName): Manifest | undefined {
+  try {
+    return JSON.parse(readFileSync(join(programOf(directory, slot), '../manifest.json'), 'utf8')) as Manifest;
+  } catch {
+    return undefined;
+  }
+}
 
 /** The boot state in a folder of slots. */
 export const bootStateOf = (directory: string): BootStateCopies =>
@@ -71,7 +84,7 @@ export class DirectorySlots implements SlotDriver {
   }
 
   get version(): string {
-    return this.#manifest()?.version ?? softwareVersion;
+    return manifestOf(this.#parts.directory, this.current)?.version ?? softwareVersion;
   }
 
   state(): BootState {
@@ -120,7 +133,7 @@ export class DirectorySlots implements SlotDriver {
   async keep(): Promise<void> {
     const { current } = this;
     const before = this.#boot.read();
-    const [floor, own] = [this.#manifest()?.floor ?? '', this.version].map(
+    const [floor, own] = [manifestOf(this.#parts.directory, this.current)?.floor ?? '', this.version].map(
       (text) => versionNumber(text) ?? 0,
     );
     this.#boot.change({
@@ -131,15 +144,5 @@ export class DirectorySlots implements SlotDriver {
 
   restart(): void {
     this.#parts.restart();
-  }
-
-  #manifest(): Manifest | undefined {
-    try {
-      const file = join(programOf(this.#parts.directory, this.current), '../manifest.json');
-      return JSON.parse(readFileSync(file, 'utf8')) as Manifest;
-    } catch {
-      // A slot that was not filled from a bundle has no manifest.
-      return undefined;
-    }
   }
 }

@@ -9,7 +9,7 @@ import type { FirmwareBranch, FirmwareOrder } from '../../mo/firmware-branch.ts'
 import { downloadResult, FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
 import type { FileVersion } from '../northbound/file-download.ts';
 import type { UpdateRecord, UpdateRecords } from '../store/update-record.ts';
-import { otherSlot, versionNumber } from './boot-state.ts';
+import { lostSlot, otherSlot, versionNumber } from './boot-state.ts';
 import type { BundleDownload } from './download-bundle.ts';
 import { type HealthCheck, passHealthGate } from './health.ts';
 import type { BundleFacts, SlotDriver } from './slots.ts';
@@ -35,6 +35,8 @@ export interface UpdaterParts {
   readonly devices: () => readonly string[];
   /** Called when an operation has ended. `result` is a result code of FUMO. */
   readonly ended: (record: UpdateRecord, result: number) => void;
+  /** Called when a slot that was good was lost, and the running one has taken its place. */
+  readonly lost: (slot: string) => void;
   /** Called when the running slot was found good, so copies of the state for the old version can be deleted. */
   readonly settledWell: () => void;
   readonly clock: Clock;
@@ -301,9 +303,14 @@ export class Updater implements AsyncDisposable {
 
   /** Counts the start of a good slot as a healthy one when it serves devices, or when there is no network to serve. */
   async #confirm(): Promise<void> {
-    const { slots, probe, isServed, clock } = this.#parts;
+    const { slots, probe, isServed, clock, events } = this.#parts;
     const { signal } = this.#stop;
     while (isServed() && (await probe()) !== undefined) await pause(clock, probeInterval, signal);
+    const lost = lostSlot(slots.state(), slots.current);
+    if (lost) {
+      events.emit('slot.lost', { slot: lost, version: slots.version });
+      await this.#insist(() => this.#parts.lost(lost));
+    }
     await this.#insist(() => slots.keep());
   }
 

@@ -10,6 +10,7 @@ import {
   BootStateCopies,
   copyBytes,
   keptState,
+  lostSlot,
   mostStarts,
   stateFields,
   versionNumber,
@@ -140,15 +141,28 @@ test('a good slot without a spare one is started for ever', (t) => {
   assert.deepEqual(state.read(), { ...fresh, starts: 9 });
 });
 
-test('a slot that is kept is good, and the one before is its spare; one that ran in place of a good one says which failed', () => {
+test('a slot that is kept is good, and the one before is its spare; what is ordered to be tried next stays ordered', () => {
   const tried = { ...fresh, trying: 'B', left: 1, starts: 3 } as const;
   assert.deepEqual(keptState(tried, 'B'), { ...fresh, good: 'B', spare: 'A' });
-  assert.deepEqual(keptState({ ...fresh, starts: 3 }, 'B'), { ...fresh, good: 'B', spare: 'A', failed: 'A' });
+  assert.deepEqual(keptState(tried, 'A'), { ...tried, starts: 0 });
+  // A trial that has failed stays known, a slot that was lost is told before.
+  assert.deepEqual(keptState({ ...fresh, starts: 3, failed: 'B' }, 'A'), { ...fresh, failed: 'B' });
   assert.deepEqual(keptState({ ...fresh, starts: 3, spare: 'B', failed: 'B' }, 'A'), {
     ...fresh,
     spare: 'B',
-    failed: 'B',
   });
+  assert.deepEqual(keptState({ ...fresh, starts: 3 }, 'B'), { ...fresh, good: 'B', spare: 'A' });
+});
+
+test('a slot is lost when the running one has taken its place, and not when a trial ends', () => {
+  for (const [state, current, lost] of [
+    [fresh, 'A', undefined],
+    [fresh, 'B', 'A'],
+    [{ ...fresh, trying: 'B', left: 1 }, 'B', undefined],
+    [{ ...fresh, failed: 'B' }, 'A', undefined],
+    [{ ...fresh, failed: 'B', spare: 'B' }, 'A', 'B'],
+  ] as const)
+    assert.equal(lostSlot(state, current), lost, JSON.stringify(state));
 });
 
 test('versions compare as numbers; a text that is not a version has no number', () => {
