@@ -147,7 +147,11 @@ test('root reads nothing that the gateway can write, but the bundle, which RAUC 
       'first-boot /data/config',
       'first-boot /data/config/gateway.toml',
       'first-boot /data/identity',
+      // Whether it is there.
+      'mount-data /data/config/gateway.toml',
       // The folders get their owner.
+      'second-copy /data/config',
+      'second-copy /data/identity',
       'start /data/update',
       'start /data/state',
       // As the gateway's user.
