@@ -12,6 +12,7 @@ import { demandEnrolled, enrolIfNeeded, loadGatewayConfig } from '../gateway/enr
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
 import { configurationExitCode, restartExitCode, slotVariable } from '../gateway/update/directory-slots.ts';
+import { watchdogsOf } from '../gateway/update/watchdog.ts';
 import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
 import { type Command, type HangUps, stopped } from './runner.ts';
 import { runParty, surviveErrors } from './service.ts';
@@ -146,6 +147,11 @@ async function enrolled(
     log.level = config.log.level;
     try {
       await using events = new Waiting(config, log);
+      // A person may take hours to approve the gateway.
+      await using fed = new AsyncDisposableStack();
+      const watchdogs = { check: () => undefined, clock, events: log };
+      if (config.enrolment)
+        for (const one of watchdogsOf(config.update?.watchdog, watchdogs)) fed.use(one).start();
       const machine = { clock, entropy: systemEntropy, events };
       if (await departIfNeeded(config, machine, stop)) continue;
       return (await enrolIfNeeded(config, machine, stop)) ? read() : config;

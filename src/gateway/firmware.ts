@@ -20,13 +20,13 @@ import type { Authorisation } from './rights/authorisation.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import { gatewaySchema } from './store/schema.ts';
-import { DirectorySlots, feedVariable, slotVariable } from './update/directory-slots.ts';
+import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
 import { BundleDownload } from './update/download-bundle.ts';
 import { probeCoap } from './update/probe.ts';
 import { RaucSlots } from './update/rauc-slots.ts';
 import type { SlotDriver } from './update/slots.ts';
 import { Updater, type UpdateStatus } from './update/updater.ts';
-import { Watchdog } from './update/watchdog.ts';
+import { type Watchdog, watchdogsOf } from './update/watchdog.ts';
 
 type Settings = NonNullable<GatewayConfig['update']>;
 
@@ -125,10 +125,7 @@ export class GatewayFirmware implements AsyncDisposable {
       entropy,
       events,
     });
-    const fed = process.env[feedVariable];
-    this.#watchdogs = [settings.watchdog, fed === undefined ? undefined : Number(fed)]
-      .filter((device) => device !== undefined)
-      .map((device) => new Watchdog({ device, check, clock, events }));
+    this.#watchdogs = watchdogsOf(settings.watchdog, { check, clock, events });
   }
 
   get version(): string {

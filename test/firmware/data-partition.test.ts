@@ -132,7 +132,7 @@ function machine(t: TestContext, { isNew = false } = {}) {
 }
 
 const fill = `mkdir -p config identity root state; echo 'id = 1' > config/gateway.toml; echo key > identity/gateway.key
-echo rules > root/firewall.nft; echo gw-1 > hostname; echo row > state/state.db`;
+echo rules > root/firewall.nft; echo gw-1 > hostname; echo row > state/state.db; chown -R 100 config identity`;
 
 describe('the data partition of a board', { skip: why, timeout: 300_000 }, () => {
   test(

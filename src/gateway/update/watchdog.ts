@@ -3,6 +3,7 @@ import { background } from '../../base/background.ts';
 import { type Clock, pause } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { feedVariable } from './directory-slots.ts';
 import type { HealthCheck } from './health.ts';
 
 export interface WatchdogParts {
@@ -12,6 +13,17 @@ export interface WatchdogParts {
   readonly check: HealthCheck;
   readonly clock: Clock;
   readonly events: Events;
+}
+
+/**
+ * The watchdogs that a gateway feeds: that of the machine, if the configuration names it, and the launcher that has started it.
+ * @param device `update.watchdog`
+ */
+export function watchdogsOf(device: string | undefined, parts: Omit<WatchdogParts, 'device'>): Watchdog[] {
+  const launcher = process.env[feedVariable];
+  return [device, launcher === undefined ? undefined : Number(launcher)]
+    .filter((one) => one !== undefined)
+    .map((one) => new Watchdog({ ...parts, device: one }));
 }
 
 /** Milliseconds between feedings. The watchdog's own timeout is longer. */
@@ -46,8 +58,8 @@ export class Watchdog implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await this.#running;
-    if (this.#file === undefined) return;
-    closeSync(this.#file);
+    // A file descriptor that was given is not closed: whoever comes next feeds by it.
+    if (this.#file !== undefined && this.#file !== this.#parts.device) closeSync(this.#file);
     this.#file = undefined;
   }
 
