@@ -42,6 +42,8 @@ export const rootPackages = [
 /** What the root is made of. */
 export interface RootParts {
   readonly board: Board;
+  /** Kind of board, `boardKind`. A bundle for another kind is refused. */
+  readonly kind: string;
   readonly files: PackageFiles;
   /** Folder. */
   readonly kernelModules: string;
@@ -98,11 +100,11 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   write('etc/rauc/keyring.pem', parts.keyring);
   write(
     'etc/rauc/system.conf',
-    readFileSync(join(overlay, 'etc/rauc/system.conf'), 'utf8').replaceAll('@board@', board.name),
+    readFileSync(join(overlay, 'etc/rauc/system.conf'), 'utf8').replaceAll('@board@', parts.kind),
   );
   write(
     'etc/postern-release',
-    `version=${parts.version}\nboard=${board.name}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\n`,
+    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\n`,
   );
   write('usr/share/postern/sbom.json', parts.sbom);
   const shell = parts.isDeveloperImage

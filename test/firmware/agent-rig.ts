@@ -57,7 +57,7 @@ export class Bundles implements Disposable {
     writeFileSync(image, Buffer.alloc(4096, version));
     const file = join(this.folder, `${++this.#made}.raucb`);
     makeBundle(join(this.folder, 'work'), file, {
-      board: { ...qemu, name },
+      kind: name,
       version,
       description: 'a test',
       fit: image,
