@@ -51,6 +51,22 @@ export class Bundles implements Disposable {
     return keys;
   }
 
+  /** Keys of our own authority, with a certificate for another purpose than code. */
+  misused(purpose: string): string {
+    const keys = this.keys('ours').folder;
+    const misused = { folder: join(this.folder, purpose), areForDevelopment: true };
+    this.#keys.set(purpose, misused);
+    execFileSync('cp', ['-a', keys, misused.folder]);
+    writeFileSync(
+      join(misused.folder, 'update.ext'),
+      `keyUsage=digitalSignature\nextendedKeyUsage=${purpose}\n`,
+    );
+    const byCa = ['-CA', 'ca.crt', '-CAkey', 'ca.key', '-CAcreateserial', '-extfile', 'update.ext'];
+    const request = ['x509', '-req', '-in', 'update.csr', ...byCa, '-out', 'update.crt', '-days', '30'];
+    execFileSync('openssl', request, { cwd: misused.folder, stdio: 'ignore' });
+    return purpose;
+  }
+
   /** Makes a bundle. Returns its path. */
   make(version: string, { authority = 'ours', name = qemu.name } = {}): string {
     const image = join(this.folder, 'image');
@@ -170,13 +186,18 @@ export class Agent implements AsyncDisposable {
   /** RAUC: its own check, and in place of an installation what it stores of the slot. `between` runs before an installation. */
   #programs(keyring: string, slot: string): void {
     const { folder } = this;
+    // The board's own settings of RAUC.
+    const settings = readFileSync(join(board, 'etc/rauc/system.conf'), 'utf8')
+      .replace('@board@', qemu.name)
+      .replace('path=keyring.pem', `path=${keyring}`);
+    writeFileSync(join(folder, 'etc/system.conf'), settings);
     const program = (name: string, text: string) =>
       writeFileSync(join(folder, 'bin', name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
     applets(join(folder, 'bin'));
     program('dbus-daemon', 'exit 0');
     program(
       'rauc',
-      `info() { /usr/bin/rauc info --keyring=${keyring} "$@"; }
+      `info() { /usr/bin/rauc --conf=${folder}/etc/system.conf info "$@"; }
 case "$1" in
   info) shift; info "$@" ;;
   install)

@@ -31,6 +31,7 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
     bundles = new Bundles();
     for (const version of ['1.0.0', '1.1.0', '1.2.0', 'new']) made[version] = bundles.make(version);
     made.foreign = bundles.make('1.2.0', { authority: 'theirs' });
+    made.mail = bundles.make('1.2.0', { authority: bundles.misused('emailProtection') });
     made.other = bundles.make('1.2.0', { name: 'other-board' });
   });
   after(() => bundles?.[Symbol.dispose]());
@@ -71,6 +72,7 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
 
   for (const [what, bundle, result, parts] of [
     ['of another authority', 'foreign', FumoResult.NotValidated, {}],
+    ['by a certificate for mail', 'mail', FumoResult.NotValidated, {}],
     ['for another board', 'other', FumoResult.Mismatch, {}],
     ['older than the running one', '1.0.0', FumoResult.NotAcceptable, {}],
     ['of no version', 'new', FumoResult.NotAcceptable, {}],
