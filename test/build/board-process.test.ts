@@ -28,6 +28,7 @@ const witness = `#!/bin/sh
 grep -E '^(Uid|Gid|Groups|NoNewPrivs|Cap(Inh|Prm|Eff|Amb)):' /proc/self/status > $OUT/told
 echo "Umask: $(umask)" >> $OUT/told
 echo "Core: $(ulimit -Hc)" >> $OUT/told
+echo "Files: $(ulimit -n)" >> $OUT/told
 echo "Arguments: $*" >> $OUT/told
 echo secret > $OUT/written
 stat -c 'Written: %a' $OUT/written >> $OUT/told
@@ -86,6 +87,7 @@ describe('the script that starts the gateway on the board', { skip: why }, () =>
         'NoNewPrivileges=yes',
         'UMask=0077',
         'LimitCORE=0',
+        'LimitNOFILE=4096',
       ])
         assert.ok(unit.includes(promise), promise);
       assert.deepEqual([told.Uid, told.Gid, told.Groups], ['100 100 100 100', '100 100 100 100', '100']);
@@ -93,6 +95,7 @@ describe('the script that starts the gateway on the board', { skip: why }, () =>
       assert.equal(told.NoNewPrivs, '1');
       assert.deepEqual([told.Umask, told.Written], ['0077', '600']);
       assert.equal(told.Core, '0', 'a crash writes no memory, and with it no key, to a file');
+      assert.equal(told.Files, '4096');
       assert.equal(told.Root, undefined, 'it cannot read what belongs to root');
       assert.equal(told.Arguments, 'gateway --config /data/config/gateway.toml');
     },
@@ -101,6 +104,7 @@ describe('the script that starts the gateway on the board', { skip: why }, () =>
   test('this test would notice it if one of them were missing', limit, (t) => {
     const umask = serve(t, (script) => script.replace('umask 077', 'umask 022'));
     assert.deepEqual([umask.Umask, umask.Written], ['0022', '644']);
+    assert.notEqual(serve(t, (script) => script.replace('ulimit', ': ulimit')).Files, '4096');
     assert.equal(serve(t, (script) => script.replace('setpriv --nnp ', '')).NoNewPrivs, '0');
     const root = serve(t, (script) => script.replace('su -s /bin/sh postern', 'sh'));
     assert.match(root.Uid ?? '', /^0 /);
