@@ -118,7 +118,7 @@ function machine(t: TestContext, { isNew = false } = {}) {
     /** Mounts the data partition as the board does, and runs `then` while it is mounted. Returns what `then` prints. */
     mount(then: string): string {
       const users = ['passwd', 'group'].map((file) => `mount --bind ${board}/etc/${file} /etc/${file}`);
-      const script = `${users.join('; ')}; busybox sh ${folder}/scripts/mount-data || exit; cd ${folder}/data; ${then}`;
+      const script = `${users.join('; ')}; busybox sh ${folder}/scripts/mount-data || exit; cd ${folder}/data; ${then}; cd /; umount ${folder}/data`;
       const { stdout, stderr, status } = spawnSync('unshare', ['-m', 'sh', '-c', script], {
         encoding: 'utf8',
         timeout: 40_000,

@@ -232,6 +232,30 @@ describe('a gateway that updates itself, with slots that are directories', { tim
     assert.match(files.requests.at(-1) ?? '', /^bytes=[1-9]\d+-$/);
   });
 
+  test(
+    'a slot that was damaged is not started; the slot before runs, the server is told, and an update repairs it',
+    limit,
+    async (t) => {
+      const { launched, site, order, told } = await scene(t);
+      const first = await serve(t, ours.sign(versioned(), { version: '1.0.0' }));
+      await order(first.url, 'first');
+      assert.equal(await told('first'), 200);
+      await launched.kill();
+      writeFileSync(programOf(launched.slots, 'B'), 'damaged');
+      const from = launched.lines.length;
+      launched.start();
+      const { reason } = await launched.says('slot.unusable', { slot: 'B' }, from);
+      assert.equal(reason, 'its program was changed');
+      await launched.says('slot.lost', { slot: 'B', version: '0.1.0' }, from);
+      const { fields } = await site.headendEvents.until('alert.gateway-fault', { kind: 'slot' });
+      assert.equal(fields.reason, 'slot B is not healthy any more; 0.1.0 runs');
+      const second = await serve(t, ours.sign(versioned(), { version: '1.1.0' }));
+      await order(second.url, 'second');
+      assert.equal(await told('second'), 200);
+      assert.equal(launched.boot.good, 'B');
+    },
+  );
+
   test('if the good slot has no program, the other slot is started', limit, async (t) => {
     const { launched } = await scene(t);
     await launched.kill();
