@@ -194,7 +194,7 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
     'lines that are long, cut, binary or of other verbs change nothing, and the agent answers the next one',
     limit,
     async () => {
-      await using board = await agent();
+      await using board = await agent({ state: { starts: 5 } });
       const before = board.slots.state();
       const { bytes, uniform } = seededEntropy(seed);
       const lines: (string | Uint8Array)[] = [
@@ -204,6 +204,7 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
         'keep ../x\nkeep /tmp/x\nkeep .new\nkeep\n\n\n',
         '* * *\nkeep * *\n$(touch x) `touch x` ;touch x\n',
         '-n 1-7\n--\n[ 1 2\n',
+        `${'x'.repeat(65)}keep 1-8\n${'x'.repeat(130)}keep 1-8\n`,
         `${'x'.repeat(65)}\n${'x'.repeat(64)}\n${'x'.repeat(66)}\n`,
         Buffer.concat([Buffer.from('keep\0 1-7\0\0'), Buffer.from([10])]),
         ...Array.from({ length: 100 }, () =>
