@@ -206,7 +206,7 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
         '-n 1-7\n--\n[ 1 2\n',
         `${'x'.repeat(65)}keep 1-8\n${'x'.repeat(130)}keep 1-8\n`,
         `${'x'.repeat(65)}\n${'x'.repeat(64)}\n${'x'.repeat(66)}\n`,
-        Buffer.concat([Buffer.from('keep\0 1-7\0\0'), Buffer.from([10])]),
+        Buffer.concat([Buffer.from('try\0 1-7\0\0'), Buffer.from([10])]),
         ...Array.from({ length: 100 }, () =>
           Buffer.concat([
             Buffer.from(bytes(Math.floor(uniform() * 200))).map((one) => one || 1),
