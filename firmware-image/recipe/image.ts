@@ -93,6 +93,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     program,
     version,
     floor: order.floor,
+    date,
     keyring: readFileSync(join(keys.folder, 'ca.crt'), 'utf8'),
     isDeveloperImage: order.isDeveloperImage,
   };

@@ -55,6 +55,8 @@ export interface RootParts {
   readonly version: string;
   /** Lowest version that is still booted, once this image has proved healthy. */
   readonly floor: string | undefined;
+  /** Date of the build, in seconds since 1970. The clock of a board is never behind it. */
+  readonly date: number;
   /** PEM text of the authority that must certify the signer of updates. */
   readonly keyring: string;
   /** Adds a shell on the console. */
@@ -104,7 +106,7 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   );
   write(
     'etc/postern-release',
-    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\n`,
+    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n`,
   );
   write('usr/share/postern/sbom.json', parts.sbom);
   const shell = parts.isDeveloperImage
