@@ -52,14 +52,21 @@ await runCommand({
         `there is no board '${values.board}'; there are ${Object.keys(boards).join(', ')}`,
       );
     checkedVersion('--version', version);
-    if (floor !== undefined) checkedVersion('--floor', floor);
+    if (floor !== undefined && checkedVersion('--floor', floor) > checkedVersion('--version', version))
+      throw new UsageError(`--floor ${floor} is above the version ${version}, which could not boot then`);
     if (bootLoader !== undefined && !existsSync(bootLoader))
       throw new UsageError(`--boot-loader: there is no ${bootLoader}`);
+    const signing = signingKeys(keys);
     console.log(`Postern ${version} for ${board.description}`);
+    console.log(
+      signing.areForDevelopment || developer
+        ? `FOR DEVELOPMENT ONLY: ${signing.areForDevelopment ? 'keys that are not secret' : 'a shell on the console'}. Boards for production refuse its bundle.`
+        : 'For production. Boards for development refuse its bundle.',
+    );
     const built = await buildImage({
       board,
       version,
-      keys: signingKeys(keys),
+      keys: signing,
       isDeveloperImage: developer,
       ...(floor !== undefined && { floor }),
       ...(bootLoader !== undefined && { bootLoader }),

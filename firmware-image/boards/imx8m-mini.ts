@@ -13,7 +13,13 @@ export const imx8mMini: Board = {
   console: 'ttymxc1,115200',
   kernelArguments: [withoutMeltdown],
   modules: {
-    initramfs: ['fixed', 'sdhci-esdhc-imx', 'mmc_block', 'imx2_wdt timeout=60', ...commonModules.initramfs],
+    initramfs: [
+      'fixed',
+      'sdhci-esdhc-imx',
+      'mmc_block',
+      'imx2_wdt timeout=60 nowayout=1',
+      ...commonModules.initramfs,
+    ],
     root: ['fec', 'at803x', ...commonModules.root],
   },
   deviceTrees: ['freescale/imx8mm-evk.dtb'],

@@ -13,7 +13,7 @@ export const qemu: Board = {
       'virtio_mmio',
       'virtio_blk',
       'virtio-rng',
-      'i6300esb heartbeat=60',
+      'i6300esb heartbeat=60 nowayout=1',
       ...commonModules.initramfs,
     ],
     root: ['virtio_net', ...commonModules.root],

@@ -18,7 +18,7 @@ export const raspberryPi4: Board = {
       'gpio-regulator',
       'sdhci_iproc',
       'mmc_block',
-      'bcm2835_wdt heartbeat=15',
+      'bcm2835_wdt heartbeat=15 nowayout=1',
       ...commonModules.initramfs,
     ],
     root: ['broadcom', 'bcm_phy_lib', 'genet', 'iproc_rng200', ...commonModules.root],

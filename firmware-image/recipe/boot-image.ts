@@ -74,7 +74,9 @@ function packedKernel(kernelImage: string): string {
  */
 export function makeFit(folder: string, initramfs: string, parts: BootImageParts): string {
   const { board, kernelImage, version, date, keys } = parts;
-  const number = checkedVersion('version', version);
+  // Little-endian, as the boot script reads it from memory.
+  const number = Buffer.alloc(4);
+  number.writeUInt32LE(checkedVersion('version', version));
   const kernel = packedKernel(kernelImage);
   const source = join(folder, 'postern.its');
   const file = join(folder, 'boot.fit');
@@ -86,7 +88,7 @@ export function makeFit(folder: string, initramfs: string, parts: BootImageParts
   const configuration = (name: string, tree: string | undefined) => `
     ${name} {
       description = "Postern ${version} on ${board.name}";
-      postern,version = <0x${number.toString(16)}>;
+      postern,version = [${number.toString('hex')}];
       kernel = "kernel-1";
       ramdisk = "ramdisk-1";${tree === undefined ? '' : `\n      fdt = "${tree}";`}
       signature-1 {

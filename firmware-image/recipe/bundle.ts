@@ -1,14 +1,14 @@
 import { linkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Board } from '../boards/board.ts';
 import type { SigningKeys } from './keys.ts';
 import { fresh, run } from './tools.ts';
 
 /** What a bundle is made of. */
 export interface BundleParts {
-  readonly board: Board;
+  /** Kind of board, `boardKind`. */
+  readonly kind: string;
   readonly version: string;
-  /** Description in the manifest. It also carries `floor=X.Y.Z`, which the gateway reads. */
+  /** Description in the manifest. */
   readonly description: string;
   /** File for the partition boot-a or boot-b. */
   readonly fit: string;
@@ -25,14 +25,14 @@ export interface BundleParts {
  * @param file path of the bundle
  */
 export function makeBundle(folder: string, file: string, parts: BundleParts): void {
-  const { board, version, description, fit, root, date, keys } = parts;
+  const { kind, version, description, fit, root, date, keys } = parts;
   fresh(folder);
   linkSync(fit, join(folder, 'boot.img'));
   linkSync(root, join(folder, 'root.img'));
   writeFileSync(
     join(folder, 'manifest.raucm'),
     `[update]
-compatible=postern-${board.name}
+compatible=postern-${kind}
 version=${version}
 description=${description}
 

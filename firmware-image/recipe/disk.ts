@@ -1,6 +1,6 @@
 import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { BootStateCopies } from '../../src/gateway/update/boot-state.ts';
+import { BootStateCopies, copyBytes, mostStarts, stateFields } from '../../src/gateway/update/boot-state.ts';
 import type { Board } from '../boards/board.ts';
 import { treeSource } from './device-tree.ts';
 import { diskSize, mebibyte, type PartitionName, partitions, sizeOf, startOf } from './layout.ts';
@@ -103,6 +103,32 @@ function putAt(file: string, at: number, bytes: Uint8Array, end: number): void {
 /** Mebibytes in sectors of 512 bytes, in hexadecimal. */
 const sectors = (mebibytes: number): string => `0x${((mebibytes * mebibyte) / 512).toString(16)}`;
 
+const hex = (number: number): string => number.toString(16);
+
+/**
+ * The places of the boot state in memory, as placeholders of boot.cmd: the copy that is looked at, its fields, and the room
+ * behind it; and `check`, which succeeds when the checksum is right and each field is in its range.
+ */
+function statePlaceholders(state: number): Readonly<Record<string, string>> {
+  const at = (offset: number) => `0x${hex(state + offset)}`;
+  const places = Object.fromEntries(Object.keys(stateFields).map((name, index) => [name, at(4 * index + 4)]));
+  const length = hex(copyBytes - 4);
+  const ranges = Object.entries(stateFields).map(
+    ([name, [least, most]]) =>
+      `itest.l *${places[name]} -ge ${hex(least)} && itest.l *${places[name]} -le ${hex(most)}`,
+  );
+  return {
+    ...places,
+    ...{ state: at(0), kept: at(copyBytes), body: at(4), 'body-length': length },
+    ...{ 'magic-value': hex(stateFields.magic[0]), 'most-starts': hex(mostStarts) },
+    check: [
+      `crc32 ${at(4)} ${length} ${at(2 * copyBytes)}`,
+      `cmp.l ${at(0)} ${at(2 * copyBytes)} 1`,
+      ...ranges,
+    ].join(' && '),
+  };
+}
+
 /**
  * Source of the device tree that the boot loader trusts: the public key, and the boot script that chooses a slot.
  * @param trust file with the compiled device tree that has the public key
@@ -114,7 +140,7 @@ export function trustSource(board: Board, trust: string): string {
     prepare: kind === 'virtio' ? `virtio scan; virtio dev ${number}` : `${kind} dev ${number}`,
     read: `${kind} read`,
     write: `${kind} write`,
-    state: board.addresses.state,
+    ...statePlaceholders(Number(board.addresses.state)),
     fit: board.addresses.fit,
     'state-1': sectors(startOf('state-1')),
     'state-2': sectors(startOf('state-2')),

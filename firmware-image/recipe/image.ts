@@ -36,6 +36,17 @@ export interface ImageOrder {
   readonly withDisk: boolean;
 }
 
+/**
+ * The kind of board that an image is for, in `compatible` of bundles. Boards for production refuse bundles that were made with keys
+ * for development or with a shell, and the other way round.
+ */
+export const boardKind = ({
+  board,
+  keys,
+  isDeveloperImage,
+}: Pick<ImageOrder, 'board' | 'keys' | 'isDeveloperImage'>): string =>
+  keys.areForDevelopment || isDeveloperImage ? `${board.name}-development` : board.name;
+
 /** Paths of what was built. */
 export interface BuiltImage {
   /** The output folder. */
@@ -71,14 +82,18 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   if (!existsSync(program)) throw new Error(`${program} does not exist; run npm run build`);
 
   const tree = join(folder, 'root');
+  const kind = boardKind(order);
   const parts = {
     board,
+    kind,
     files,
     kernelModules: kernel.modules,
     kernelVersion: kernel.version,
     node,
     program,
     version,
+    floor: order.floor,
+    date,
     keyring: readFileSync(join(keys.folder, 'ca.crt'), 'utf8'),
     isDeveloperImage: order.isDeveloperImage,
   };
@@ -117,12 +132,9 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const bundle = join(folder, `postern-${name}-${version}.raucb`);
   await step('signed update bundle', () =>
     makeBundle(join(folder, 'bundle'), bundle, {
-      board,
+      kind,
       version,
-      description: [
-        keys.areForDevelopment ? 'DEVELOPMENT KEYS' : 'Postern',
-        ...(order.floor === undefined ? [] : [`floor=${order.floor}`]),
-      ].join(' '),
+      description: keys.areForDevelopment ? 'DEVELOPMENT KEYS' : 'Postern',
       fit,
       root: rootImage,
       date,

@@ -11,15 +11,21 @@ export interface SigningKeys {
   readonly areForDevelopment: boolean;
 }
 
+/** Part of the subjects of keys for development. */
+const developmentOnly = 'DEVELOPMENT ONLY';
+
 /**
  * The keys in a folder. Without a folder, keys for development: they are made once and kept, and their subjects say
  * "DEVELOPMENT ONLY". RAUC and mkimage also accept PKCS#11 URIs instead of files, see docs/firmware.md.
- * @throws {Error} when a file is missing in the folder
+ * @throws {Error} when a file is missing in the folder, or has a key for development
  */
 export function signingKeys(folder: string | undefined): SigningKeys {
   if (folder !== undefined) {
     for (const file of ['ca.crt', 'update.crt', 'update.key', 'boot.key', 'boot.crt'])
       if (!existsSync(join(folder, file))) throw new Error(`--keys: ${folder} has no ${file}`);
+    for (const file of ['ca.crt', 'update.crt', 'boot.crt'])
+      if (run('openssl', ['x509', '-in', join(folder, file), '-noout', '-subject']).includes(developmentOnly))
+        throw new Error(`--keys: ${folder}/${file} is for development only`);
     return { folder, areForDevelopment: false };
   }
   const made = join(output, 'development-keys');
@@ -31,7 +37,7 @@ export function signingKeys(folder: string | undefined): SigningKeys {
 export function makeDevelopmentKeys(folder: string): void {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const openssl = (...args: string[]) => run('openssl', args, { cwd: folder });
-  const name = (role: string) => `/O=Postern/CN=DEVELOPMENT ONLY ${role}`;
+  const name = (role: string) => `/O=Postern/CN=${developmentOnly} ${role}`;
   const forLong = ['-days', '7300'];
   const newKey = (file: string) => ['-newkey', 'rsa:2048', '-nodes', '-keyout', `${file}.key`];
   const selfSigned = (file: string, role: string) =>

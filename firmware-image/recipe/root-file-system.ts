@@ -42,6 +42,8 @@ export const rootPackages = [
 /** What the root is made of. */
 export interface RootParts {
   readonly board: Board;
+  /** Kind of board, `boardKind`. A bundle for another kind is refused. */
+  readonly kind: string;
   readonly files: PackageFiles;
   /** Folder. */
   readonly kernelModules: string;
@@ -51,6 +53,10 @@ export interface RootParts {
   /** File with the gateway's program, for the snapshot. */
   readonly program: string;
   readonly version: string;
+  /** Lowest version that is still booted, once this image has proved healthy. */
+  readonly floor: string | undefined;
+  /** Date of the build, in seconds since 1970. The clock of a board is never behind it. */
+  readonly date: number;
   /** PEM text of the authority that must certify the signer of updates. */
   readonly keyring: string;
   /** Adds a shell on the console. */
@@ -96,11 +102,11 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   write('etc/rauc/keyring.pem', parts.keyring);
   write(
     'etc/rauc/system.conf',
-    readFileSync(join(overlay, 'etc/rauc/system.conf'), 'utf8').replaceAll('@board@', board.name),
+    readFileSync(join(overlay, 'etc/rauc/system.conf'), 'utf8').replaceAll('@board@', parts.kind),
   );
   write(
     'etc/postern-release',
-    `version=${parts.version}\nboard=${board.name}\nkernel=${parts.kernelVersion}\n`,
+    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n`,
   );
   write('usr/share/postern/sbom.json', parts.sbom);
   const shell = parts.isDeveloperImage

@@ -2,46 +2,69 @@
 # as U-Boot itself. The recipe replaces the names between at signs. All numbers are hexadecimal.
 #
 # The boot state has two copies, each with a checksum. The later intact copy counts, and the other one is written next, so a
-# power cut during a write loses nothing. src/gateway/update/boot-state.ts reads and writes the same copies.
-#   good    the slot that was found healthy last: A or B
-#   try     a new slot that has not proved healthy yet, or none
-#   left    starts that the slot in `try` still has
-#   floor   lowest version that is booted
-#   failed  the slot that was given up last, or none
+# power cut during a write loses nothing. src/gateway/update/boot-state.ts says what each field means and which values it may have.
+# A copy with another value is no copy.
+#
+# U-Boot parses a command again after it has replaced the variables in it, so a quote in a variable can begin another command.
+# Therefore no text of the disk becomes the value of a variable. All values of the boot state and the version of an image are read
+# from memory as numbers (`setexpr.l`, `itest.l`).
+#
+# `number` is the slot: 1 is A, 2 is B. The good slot is started @most-starts@ times without being found healthy; then the spare
+# slot is good. A start that cannot be counted is not a trial.
 #
 # cryptomgr.notests: the kernel does not test its own ciphers at each start. A root whose hash tree is right proves SHA-256.
 @prepare@
-setenv s1 0x0; setenv s2 0x0
-if @read@ @state@ @state-1@ 8; then if env import -c @state@ 0x1000 serial; then setenv s1 ${serial}; fi; fi
-if @read@ @state@ @state-2@ 8; then if env import -c @state@ 0x1000 serial; then setenv s2 ${serial}; fi; fi
-setenv serial 0x0; setenv good A; setenv try none; setenv left 0; setenv floor 0x0; setenv failed none
+setenv check '@check@'
+setenv s1 0; setenv s2 0
+if @read@ @state@ @state-1@ 1; then if run check; then setexpr.l s1 *@serial@; cp.l @state@ @kept@ 80; fi; fi
+if @read@ @state@ @state-2@ 1; then if run check; then setexpr.l s2 *@serial@; fi; fi
 setenv next @state-1@
-if test ${s1} -gt ${s2}; then
-  if @read@ @state@ @state-1@ 8; then env import -c @state@ 0x1000 serial good try left floor failed; fi
-  setenv next @state-2@
-fi
-if test ${s2} -gt ${s1}; then
-  if @read@ @state@ @state-2@ 8; then env import -c @state@ 0x1000 serial good try left floor failed; fi
-fi
-setenv save 'setexpr serial ${serial} + 1; setenv serial 0x${serial}; env export -c -s 0x1000 @state@ serial good try left floor failed; @write@ @state@ ${next} 8'
-setenv slot ${good}; setenv trying 0
-if test ${try} != none; then
-  if test ${left} -gt 0; then
-    setexpr left ${left} - 1
-    setenv slot ${try}; setenv trying 1
+if itest ${s2} -le ${s1}; then
+  if itest ${s1} -gt 0; then
+    cp.l @kept@ @state@ 80
+    setenv next @state-2@
   else
-    setenv failed ${try}; setenv try none
+    mw.l @state@ 0 80; mw.l @magic@ @magic-value@; mw.l @good@ 1
   fi
-  run save
 fi
-setenv boot_slot 'if test ${slot} = A; then setenv from @boot-a@; else setenv from @boot-b@; fi; @read@ @fit@ ${from} @boot-blocks@; setenv v 0x0; fdt addr @fit@; fdt get value v /configurations/@configuration@ postern,version; echo "postern: slot ${slot}, version ${v}, floor ${floor}, trying ${trying}, left ${left}"; if test ${v} -ge ${floor}; then setenv bootargs "console=@console@ quiet cma=0 panic=3 cryptomgr.notests @kernel-arguments@ postern.slot=${slot} postern.trying=${trying} rauc.slot=${slot} "; bootm @fit@#@configuration@ @fit@#@configuration@ @fdt@; fi'
+setenv save 'setexpr.l n *@serial@ + 1; mw.l @serial@ ${n}; crc32 @body@ @body-length@ @state@; @write@ @state@ ${next} 1'
+setenv trying 0; setenv changed 0
+if itest.l *@try@ -gt 0; then
+  setenv changed 1
+  if itest.l *@left@ -gt 0; then
+    setexpr.l n *@left@ - 1; mw.l @left@ ${n}
+    setexpr.l number *@try@; setenv trying 1
+  else
+    setexpr.l n *@try@; mw.l @failed@ ${n}; mw.l @try@ 0
+  fi
+fi
+if itest ${trying} -eq 0; then
+  if itest.l *@starts@ -ge @most-starts@; then
+    if itest.l *@spare@ -gt 0; then
+      setexpr.l n *@good@; setexpr.l number *@spare@
+      mw.l @failed@ ${n}; mw.l @spare@ ${n}; mw.l @good@ ${number}; mw.l @starts@ 0
+    fi
+  fi
+  if itest.l *@starts@ -lt 9; then
+    setexpr.l n *@starts@ + 1; mw.l @starts@ ${n}
+    setenv changed 1
+  fi
+  setexpr.l number *@good@
+fi
+if itest ${changed} -eq 1; then
+  if run save; then setenv changed 0; else
+    setexpr.l number *@good@; setenv trying 0
+  fi
+fi
+setexpr.l left *@left@; setexpr.l floor *@floor@; setexpr.l starts *@starts@
+setenv boot_slot 'if itest ${number} -eq 1; then setenv slot A; setenv from @boot-a@; else setenv slot B; setenv from @boot-b@; fi; if @read@ @fit@ ${from} @boot-blocks@; then if fdt addr @fit@; then if fdt get addr place /configurations/@configuration@ postern,version; then setexpr.l v *${place}; echo "postern: slot ${slot}, version 0x${v}, floor 0x${floor}, trying ${trying}, left ${left}, starts ${starts}"; if itest ${v} -ge ${floor}; then setenv bootargs "console=@console@ quiet cma=0 panic=3 cryptomgr.notests @kernel-arguments@ postern.slot=${slot} postern.trying=${trying} rauc.slot=${slot} "; bootm @fit@#@configuration@ @fit@#@configuration@ @fdt@; fi; fi; fi; fi'
 run boot_slot
 echo "postern: slot ${slot} does not boot"
-if test ${trying} = 1; then
-  setenv failed ${try}; setenv try none
+if itest ${trying} -eq 1; then
+  mw.l @failed@ ${number}; mw.l @try@ 0
   run save
 else
-  if test ${slot} = A; then setenv slot B; else setenv slot A; fi
+  setexpr.l number 3 - ${number}
   run boot_slot
   sleep 5
 fi

@@ -2,6 +2,7 @@ import { failed } from '../base/background.ts';
 import { SystemClock } from '../base/clock.ts';
 import { checkFiles } from '../base/config-files.ts';
 import { systemEntropy } from '../base/entropy.ts';
+import { asPosternError } from '../base/errors.ts';
 import { LogEvents } from '../base/log.ts';
 import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
@@ -10,7 +11,8 @@ import { departIfNeeded } from '../gateway/departure.ts';
 import { demandEnrolled, enrolIfNeeded, loadGatewayConfig } from '../gateway/enrolled-config.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
-import { restartExitCode } from '../gateway/update/directory-slots.ts';
+import { configurationExitCode, restartExitCode, slotVariable } from '../gateway/update/directory-slots.ts';
+import { watchdogsOf } from '../gateway/update/watchdog.ts';
 import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
 import { type Command, type HangUps, stopped } from './runner.ts';
 import { runParty, surviveErrors } from './service.ts';
@@ -71,9 +73,16 @@ All keys are in docs/configuration.md.`,
       return console.log(`${file} is valid`);
     }
     const log = new LogEvents('info', 'gateway');
-    await runParty(log, async (running) => {
-      while (await serve(read, log, running, stop, hangUps));
-    });
+    try {
+      await runParty(log, async (running) => {
+        while (await serve(read, log, running, stop, hangUps));
+      });
+    } catch (thrown) {
+      // The launcher must not blame the slot for it.
+      if (process.env[slotVariable] && asPosternError(thrown).code === 'configuration')
+        process.exitCode = configurationExitCode;
+      throw thrown;
+    }
   },
 };
 
@@ -138,6 +147,11 @@ async function enrolled(
     log.level = config.log.level;
     try {
       await using events = new Waiting(config, log);
+      // A person may take hours to approve the gateway.
+      await using fed = new AsyncDisposableStack();
+      const watchdogs = { check: () => undefined, clock, events: log };
+      if (config.enrolment)
+        for (const one of watchdogsOf(config.update?.watchdog, watchdogs)) fed.use(one).start();
       const machine = { clock, entropy: systemEntropy, events };
       if (await departIfNeeded(config, machine, stop)) continue;
       return (await enrolIfNeeded(config, machine, stop)) ? read() : config;

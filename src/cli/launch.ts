@@ -9,8 +9,9 @@ export const launch: Command = {
   help: `Usage: postern launch [--slots DIR] [--config FILE]
 
 Does for a machine or a container what the boot loader does for a board. It starts the gateway from one of two slots. After
-an update it tries the new slot, and returns to the old one if the new one is not healthy. At first it copies this program
-into slot A. The configuration needs
+an update it tries the new slot, and returns to the old one if the new one is not healthy. It starts no program that was
+changed or is below the floor, and ends one that does not answer any more. At first it copies this program into slot A. The
+configuration needs
 
   [update]
   slots = "directory"

@@ -148,7 +148,7 @@ export async function runCli(commands: Commands, args: readonly string[]): Promi
 function fail(code: number, message: string): void {
   // A message may quote what a device or a gateway said.
   console.error(`postern: ${forTerminal(message)}`);
-  process.exitCode = code;
+  process.exitCode ||= code;
 }
 
 /** Resolves when the signal is aborted. */

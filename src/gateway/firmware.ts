@@ -26,7 +26,7 @@ import { probeCoap } from './update/probe.ts';
 import { RaucSlots } from './update/rauc-slots.ts';
 import type { SlotDriver } from './update/slots.ts';
 import { Updater, type UpdateStatus } from './update/updater.ts';
-import { Watchdog } from './update/watchdog.ts';
+import { type Watchdog, watchdogsOf } from './update/watchdog.ts';
 
 type Settings = NonNullable<GatewayConfig['update']>;
 
@@ -58,7 +58,7 @@ export class GatewayFirmware implements AsyncDisposable {
   readonly branch: FirmwareBranch;
   readonly #slots: SlotDriver;
   readonly #updater: Updater;
-  readonly #watchdog: Watchdog | undefined;
+  readonly #watchdogs: readonly Watchdog[];
 
   /** @throws {PosternError} `configuration` */
   constructor(parts: GatewayFirmwareParts) {
@@ -104,6 +104,11 @@ export class GatewayFirmware implements AsyncDisposable {
       attempts: settings.attempts,
       healthDeadline: settings['health-deadline'] * 1000,
       probe,
+      lost: (slot) =>
+        reports.fault('slot', {
+          kind: 'slot',
+          reason: `slot ${slot} is not healthy any more; ${this.version} runs`,
+        }),
       isConnected: () => uplink.connected,
       isServed: () => bound().length > 0,
       devices: () => state.inventory.names(),
@@ -120,10 +125,7 @@ export class GatewayFirmware implements AsyncDisposable {
       entropy,
       events,
     });
-    this.#watchdog =
-      settings.watchdog === undefined
-        ? undefined
-        : new Watchdog({ device: settings.watchdog, check, clock, events });
+    this.#watchdogs = watchdogsOf(settings.watchdog, { check, clock, events });
   }
 
   get version(): string {
@@ -131,7 +133,7 @@ export class GatewayFirmware implements AsyncDisposable {
   }
 
   start(): void {
-    this.#watchdog?.start();
+    for (const watchdog of this.#watchdogs) watchdog.start();
     this.#updater.start();
   }
 
@@ -154,7 +156,7 @@ export class GatewayFirmware implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await using stack = new AsyncDisposableStack();
-    if (this.#watchdog) stack.use(this.#watchdog);
+    for (const watchdog of this.#watchdogs) stack.use(watchdog);
     stack.use(this.#updater);
   }
 }

@@ -53,7 +53,7 @@ export const updateSection = described(
       ),
       watchdog: described(
         v.optional(text),
-        'Watchdog device of the kernel, such as `/dev/watchdog`. The gateway feeds it while it answers CoAP',
+        'Watchdog device of the kernel, such as `/dev/watchdog`. The gateway feeds it while it answers CoAP, and never disarms it: a machine whose gateway is stopped restarts',
       ),
     }),
   ),

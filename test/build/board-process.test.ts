@@ -28,6 +28,7 @@ const witness = `#!/bin/sh
 grep -E '^(Uid|Gid|Groups|NoNewPrivs|Cap(Inh|Prm|Eff|Amb)):' /proc/self/status > $OUT/told
 echo "Umask: $(umask)" >> $OUT/told
 echo "Core: $(ulimit -Hc)" >> $OUT/told
+echo "Files: $(ulimit -n)" >> $OUT/told
 echo "Arguments: $*" >> $OUT/told
 echo secret > $OUT/written
 stat -c 'Written: %a' $OUT/written >> $OUT/told
@@ -86,6 +87,7 @@ describe('the script that starts the gateway on the board', { skip: why }, () =>
         'NoNewPrivileges=yes',
         'UMask=0077',
         'LimitCORE=0',
+        'LimitNOFILE=4096',
       ])
         assert.ok(unit.includes(promise), promise);
       assert.deepEqual([told.Uid, told.Gid, told.Groups], ['100 100 100 100', '100 100 100 100', '100']);
@@ -93,6 +95,7 @@ describe('the script that starts the gateway on the board', { skip: why }, () =>
       assert.equal(told.NoNewPrivs, '1');
       assert.deepEqual([told.Umask, told.Written], ['0077', '600']);
       assert.equal(told.Core, '0', 'a crash writes no memory, and with it no key, to a file');
+      assert.equal(told.Files, '4096');
       assert.equal(told.Root, undefined, 'it cannot read what belongs to root');
       assert.equal(told.Arguments, 'gateway --config /data/config/gateway.toml');
     },
@@ -101,6 +104,7 @@ describe('the script that starts the gateway on the board', { skip: why }, () =>
   test('this test would notice it if one of them were missing', limit, (t) => {
     const umask = serve(t, (script) => script.replace('umask 077', 'umask 022'));
     assert.deepEqual([umask.Umask, umask.Written], ['0022', '644']);
+    assert.notEqual(serve(t, (script) => script.replace('ulimit -n 4096;', '')).Files, '4096');
     assert.equal(serve(t, (script) => script.replace('setpriv --nnp ', '')).NoNewPrivs, '0');
     const root = serve(t, (script) => script.replace('su -s /bin/sh postern', 'sh'));
     assert.match(root.Uid ?? '', /^0 /);
@@ -129,6 +133,42 @@ test('data, configuration and log of the board cannot hold programs, devices or 
       assert.match(options, /nosuid/, `${name}: ${line}`);
     }
   }
+});
+
+test('root reads nothing that the gateway can write, but the bundle, which RAUC checks, and the configuration while it is provisioned', () => {
+  const ofGateway = /\/data\/(config|identity|state|update)\b[^\s;)"']*/g;
+  const found = readdirSync(scripts).flatMap((name) =>
+    readFileSync(join(scripts, name), 'utf8')
+      .split('\n')
+      .filter((line) => !/^\s*#/.test(line))
+      .flatMap((line) => [...line.matchAll(ofGateway)].map(([path]) => `${name} ${path}`)),
+  );
+  assert.deepEqual(
+    new Set(found),
+    new Set([
+      'agent /data/update/bundle.raucb',
+      // Before the gateway runs.
+      'first-boot /data/config',
+      'first-boot /data/config/gateway.toml',
+      'first-boot /data/identity',
+      // Whether it is there.
+      'mount-data /data/config/gateway.toml',
+      // The folders get their owner.
+      'second-copy /data/config',
+      'second-copy /data/identity',
+      'start /data/update',
+      'start /data/state',
+      // As the gateway's user.
+      'serve /data/config/gateway.toml',
+    ]),
+  );
+});
+
+test('no script of the board changes the owner of what is in folders of the gateway while the gateway may have made links there', () => {
+  for (const name of readdirSync(scripts).filter((one) => one !== 'first-boot'))
+    assert.doesNotMatch(readFileSync(join(scripts, name), 'utf8'), /^(?!\s*#).*\bch(own|mod) -R/m, name);
+  const settings = readFileSync(join(board, 'etc/sysctl.conf'), 'utf8');
+  assert.match(settings, /^fs\.protected_hardlinks = 1$/m);
 });
 
 test('nobody but root has a password field to try, and none of them has a password', () => {

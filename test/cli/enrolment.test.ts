@@ -4,16 +4,19 @@ import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import { test } from 'node:test';
 import { stringify } from 'smol-toml';
+import { feedVariable } from '../../src/gateway/update/directory-slots.ts';
 import { EnrolmentSite } from '../journeys/enrolment-site.ts';
 
 const main = new URL('../../src/cli/main.ts', import.meta.url).pathname;
 
 /** A gateway as a process, and the events of its log. */
-function start(file: string) {
+function start(file: string, environment: Record<string, string> = {}) {
   const child: ChildProcess = spawn(process.execPath, [main, 'gateway', '--config', file], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, ...environment },
+    stdio: ['ignore', 'pipe', 'inherit', 'pipe'],
   });
   const lines: { event: string }[] = [];
   const reader = createInterface(child.stdout!);
@@ -26,7 +29,13 @@ function start(file: string) {
     child.kill(signal);
     return (await ended)[0] as number | null;
   };
-  return { lines, until, end, [Symbol.asyncDispose]: async () => void child.kill('SIGKILL') };
+  return {
+    lines,
+    until,
+    end,
+    fed: child.stdio[3] as Readable,
+    [Symbol.asyncDispose]: async () => void child.kill('SIGKILL'),
+  };
 }
 
 test('postern gateway enrols at its first start, killed in between, and starts at once at the next', {
@@ -63,4 +72,27 @@ test('postern gateway enrols at its first start, killed in between, and starts a
   assert.ok(!second.lines.some(({ event }) => event.startsWith('enrolment')));
   assert.equal(await second.end('SIGTERM'), 0);
   assert.equal(readFileSync(join(board.folder, 'identity/gateway.key'), 'utf8'), key);
+});
+
+test('a gateway that waits for its approval feeds the watchdog of its machine, and the launcher', {
+  timeout: 60_000,
+}, async () => {
+  await using site = await EnrolmentSite.open();
+  await using _ = await site.headend();
+  const board = site.board('gw-1');
+  const file = join(board.folder, 'gateway.toml');
+  const [watchdog, socket] = [join(board.folder, 'watchdog'), join(board.folder, 'admin.sock')];
+  writeFileSync(watchdog, '');
+  const tables = board.tables as { gateway: object };
+  const update = { slots: 'rauc', watchdog };
+  writeFileSync(
+    file,
+    stringify({ ...tables, update, gateway: { ...tables.gateway, 'admin-socket': socket } }),
+  );
+  await using waiting = start(file, { [feedVariable]: '3' });
+  const [octets] = await once(waiting.fed, 'data');
+  assert.equal(String(octets), '\0');
+  await waiting.until('enrolment.waiting');
+  assert.match(readFileSync(watchdog, 'latin1'), /^\0+$/);
+  assert.equal(await waiting.end('SIGTERM'), 0);
 });

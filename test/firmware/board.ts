@@ -20,7 +20,7 @@ import { flash, Machine } from '../../firmware-image/qemu/machine.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
 import { output, run } from '../../firmware-image/recipe/tools.ts';
 import type { EventName } from '../../src/base/event-table.ts';
-import { type BootState, BootStateCopies } from '../../src/gateway/update/boot-state.ts';
+import { type BootState, BootStateCopies, copyBytes } from '../../src/gateway/update/boot-state.ts';
 import { secrets } from '../journeys/site.ts';
 import { selfSigned } from '../peers/certificates.ts';
 
@@ -154,9 +154,9 @@ const bootStateParts = ['state-1', 'state-2'] as const;
 
 /** Arguments for dd that select the block with a copy of the boot state. */
 const placeOf = (name: (typeof bootStateParts)[number], verb: 'seek' | 'skip'): string[] => [
-  'bs=4096',
+  `bs=${copyBytes}`,
   'count=1',
-  `${verb}=${(startOf(name) * mebibyte) / 4096}`,
+  `${verb}=${(startOf(name) * mebibyte) / copyBytes}`,
 ];
 
 /** Copies the serial log of a board to dist/firmware/serial, and deletes the oldest logs there. */

@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { qemu } from '../../firmware-image/boards/qemu.ts';
+import { boardKind } from '../../firmware-image/recipe/image.ts';
+import { makeDevelopmentKeys, signingKeys } from '../../firmware-image/recipe/keys.ts';
 
 for (const [script, args, code, said] of [
   ['image.ts', ['--help'], 0, /--board NAME/],
@@ -19,3 +25,22 @@ for (const [script, args, code, said] of [
     assert.match(code === 0 ? stdout : stderr, said);
     assert.doesNotMatch(stderr, /^ +at /m);
   });
+
+test('keys for development are not taken for production, whatever their folder is called', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-keys-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  makeDevelopmentKeys(folder);
+  assert.throws(() => signingKeys(folder), /ca\.crt is for development only/);
+});
+
+test('a board for production is of another kind than one with keys for development, or with a shell', () => {
+  const kind = (areForDevelopment: boolean, isDeveloperImage: boolean) =>
+    boardKind({ board: qemu, keys: { folder: '', areForDevelopment }, isDeveloperImage });
+  assert.equal(kind(false, false), 'qemu-arm64');
+  for (const [keys, shell] of [
+    [true, false],
+    [false, true],
+    [true, true],
+  ] as const)
+    assert.equal(kind(keys, shell), 'qemu-arm64-development');
+});

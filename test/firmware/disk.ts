@@ -46,13 +46,25 @@ export function thousandDevices(file: string): void {
   database.close();
 }
 
-/** Copies the data partition of a board that is switched off to a file. `at` is its offset on the disk in mebibytes. */
-function dataPartition(disk: string): { file: string; at: number } {
+/** Offset of the data partition on the disk in mebibytes. */
+function dataStart(disk: string): number {
   const table = run('sfdisk', ['-d', disk]);
   const start = Number(/start=\s*(\d+),[^\n]*name="data"/.exec(table)?.[1]);
   assert.ok(start > 0, table);
+  return (start * 512) / mebibyte;
+}
+
+/** Zeroes the head of the data partition of a board that is switched off. */
+export function zeroData(disk: string, bytes: number): void {
+  const handle = openSync(disk, 'r+');
+  writeSync(handle, Buffer.alloc(bytes), 0, bytes, dataStart(disk) * mebibyte);
+  closeSync(handle);
+}
+
+/** Copies the data partition of a board that is switched off to a file. `at` is its offset on the disk in mebibytes. */
+function dataPartition(disk: string): { file: string; at: number } {
+  const at = dataStart(disk);
   const file = `${disk}.data`;
-  const at = (start * 512) / mebibyte;
   run('dd', [`if=${disk}`, `of=${file}`, 'bs=1M', `skip=${at}`, 'conv=sparse']);
   // e2fsck replays the journal first. Otherwise recent writes would not be seen, and the journal could undo new ones.
   run('sh', ['-c', `e2fsck -fy '${file}' || [ $? -le 1 ]`]);

@@ -41,6 +41,8 @@ export interface Wanted {
   readonly board?: Board;
   readonly bootLoader?: string;
   readonly level?: number;
+  /** Adds a shell on the console. */
+  readonly isDeveloperImage?: boolean;
 }
 
 /** Builds an image for a test. It is compressed quickly rather than well, unless `level` says otherwise. */
@@ -52,13 +54,14 @@ export async function buildFor(name: string, version: string, wanted: Wanted = {
     keys = signingKeys(undefined),
     board = qemu,
     level = 3,
+    isDeveloperImage = false,
   } = wanted;
   return await buildImage({
     board,
     name: `test-${name}`,
     version,
     keys,
-    isDeveloperImage: false,
+    isDeveloperImage,
     level,
     withDisk,
     ...(bootLoader !== undefined && { bootLoader }),

@@ -12,7 +12,7 @@ import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
 import { output, run } from '../../firmware-image/recipe/tools.ts';
 import { versionNumber } from '../../src/gateway/update/boot-state.ts';
 import { Board, patience } from './board.ts';
-import { copyWithin, flip, putIntoData, readFromData, thousandDevices } from './disk.ts';
+import { copyWithin, flip, putIntoData, readFromData, thousandDevices, zeroData } from './disk.ts';
 import { emulatedPi } from './emulated-pi.ts';
 import { Field } from './field.ts';
 import { buildFor, versions } from './images.ts';
@@ -281,6 +281,99 @@ describe('the firmware image on an emulated board, the long form', {
       patience.start,
     );
     await board.machine.says(/postern: slot A/, patience.start);
+  });
+
+  test(
+    'the root of the good slot damaged: the slot that was good before runs after some resets, and the DM server is told',
+    limit,
+    async (t) => {
+      await using field = await Field.prepare({ image: first, files: {}, devices });
+      const { board } = field;
+      await board.start();
+      await field.attach(devices[0]);
+      await board.machine.cutPower();
+      copyWithin(board.disk, startOf('boot-a'), startOf('boot-b'), 24);
+      copyWithin(board.disk, startOf('root-a'), startOf('root-b'), 96);
+      board.changeBootState({ good: 'B', spare: 'A', starts: 0 });
+      for (let at = 0; at < 40; at++) flip(board.disk, startOf('root-b') * mebibyte + at * mebibyte + 4096);
+      const begun = performance.now();
+      const lost = board.event('slot.lost', 300_000);
+      const told = field.site.headendEvents.until('alert.gateway-fault', { kind: 'slot' });
+      board.machine.start();
+      assert.deepEqual((await lost).slot, 'B');
+      await told;
+      t.diagnostic(`the other slot runs ${((performance.now() - begun) / 1000).toFixed(0)} s after power-on`);
+      assert.equal(String((await field.seen()).devices).split('/').length, 1);
+      const { good, spare } = board.bootState();
+      assert.deepEqual([good, spare], ['A', 'B']);
+    },
+  );
+
+  test(
+    'the head of the data partition zeroed: identity, configuration and devices are there after the next start',
+    limit,
+    async () => {
+      await using field = await Field.prepare({ image: first, files: {}, devices });
+      const { board } = field;
+      const written = board.machine.says(/second copy .* is written/, patience.start);
+      await board.start();
+      await field.attach(devices[0]);
+      await field.site.headendEvents.until('alert.device-attach', { device: devices[0] });
+      await written;
+      await board.machine.cutPower();
+      zeroData(board.disk, 4096);
+      const repaired = board.machine.says(/the data partition is damaged, and is repaired/, patience.start);
+      await board.start();
+      await repaired;
+      const { version, devices: seen } = await field.seen();
+      assert.deepEqual([version, String(seen).split('/').length], [versions.first, 1]);
+      // Nothing is left of the file system: the board can still be reached.
+      await board.machine.cutPower();
+      zeroData(board.disk, 200 * mebibyte);
+      const inMemory = board.machine.says(
+        /the second copy of the configuration and the identity is used/,
+        patience.start,
+      );
+      await board.start();
+      await inMemory;
+      assert.equal((await field.seen()).version, versions.first);
+    },
+  );
+
+  test('a hostile process with the rights of the gateway does not become root', limit, async () => {
+    const image = await buildFor('developer', versions.first, { withDisk: true, isDeveloperImage: true });
+    await using field = await Field.prepare({ image, files: {}, devices });
+    const { machine } = field.board;
+    await field.board.start();
+    const attack = async (name: string, command: string): Promise<string> => {
+      const said = machine.says(new RegExp(`^attack ${name}: (.*)$`), 60_000);
+      machine.type(`su -s /bin/sh postern -c '${command}' 2> /dev/null; echo "attack ${name}: $?"`);
+      return (await said)[1]!;
+    };
+    for (const [name, command] of [
+      ['state', 'echo x > /dev/postern/state-1'],
+      ['disk', 'head -c 1 /dev/vda'],
+      ['firewall', 'echo flush ruleset > /data/root/firewall.nft'],
+      ['older', 'echo > /data/root/allow-older'],
+      ['folder', 'mv /data/root /data/mine'],
+      ['link', 'ln /data/machine-id /data/state/mine'],
+      ['namespace', 'unshare -U true'],
+      ['addresses', 'grep -qv ^0000000000000000 /proc/kallsyms'],
+      ['answers', 'echo x > /run/agent/answers/x'],
+      ['marker', 'echo > /run/slot-is-written'],
+      ['forward', 'ln -sf /data/root/firewall.nft /run/resolv.conf'],
+    ] as const)
+      assert.notEqual(await attack(name, command), '0', name);
+    // What it may do, as a control; and what the agent makes of its requests.
+    assert.equal(await attack('control', 'head -c 1 /dev/postern/state-1 > /data/state/x'), '0');
+    assert.equal(
+      await attack(
+        'request',
+        'echo "try 1-1 9" > /run/agent/ask; sleep 3; grep -q "no slot was written" /run/agent/answers/1-1',
+      ),
+      '0',
+    );
+    assert.equal(field.board.bootState().trying, undefined);
   });
 
   test('with a thousand idle devices, at least 24 MB of 128 are free', limit, async (t) => {

@@ -19,8 +19,6 @@ export interface UpdateRecord {
   readonly slot?: 'A' | 'B';
   /** Version in that slot. */
   readonly version?: string;
-  /** Lowest version that may boot once the new version is found good. */
-  readonly floor?: string;
   /** Whether the uplink was connected before the restart. */
   readonly wasConnected?: boolean;
   /** Whether devices were served at any address before the restart. */
@@ -79,7 +77,6 @@ const updateBody = v.looseObject({
   total: v.exactOptional(v.pipe(v.number(), v.integer(), v.minValue(0))),
   slot: v.exactOptional(v.picklist(['A', 'B'])),
   version: text,
-  floor: text,
   wasConnected: v.exactOptional(v.boolean()),
   wasServed: v.exactOptional(v.boolean()),
   attached: v.exactOptional(v.array(v.string())),

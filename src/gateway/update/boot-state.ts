@@ -6,7 +6,7 @@ import { PosternError } from '../../base/errors.ts';
 export type SlotName = 'A' | 'B';
 export const otherSlot = (slot: SlotName): SlotName => (slot === 'A' ? 'B' : 'A');
 
-/** The state that boot loader and gateway share. Both read and write it. */
+/** The state that boot loader and gateway share. The boot loader and whoever owns the copies read and write it. */
 export interface BootState {
   /** The slot that was last found healthy. */
   readonly good: SlotName;
@@ -18,12 +18,58 @@ export interface BootState {
   readonly floor: number;
   /** The slot that was last given up. */
   readonly failed: SlotName | undefined;
+  /** Starts of the good slot since it was last found healthy, 0 to 9. */
+  readonly starts: number;
+  /** The other slot, if it was good before. It is started when the good slot is not found healthy any more. */
+  readonly spare: SlotName | undefined;
 }
 
-/** Size of one copy in bytes. */
-const copyBytes = 4096;
+/**
+ * The fields of a copy in their order, and the range of each. Each is a number of 32 bits, little-endian, behind the
+ * checksum. Slots are 1 for A, 2 for B and 0 for none. A copy with a value out of range is not valid. Nothing in a copy is
+ * text, because the boot loader would run it as commands (firmware-image/u-boot/boot.cmd).
+ */
+export const stateFields = {
+  magic: [0x32534250, 0x32534250],
+  serial: [1, 0xffff_fffe],
+  good: [1, 2],
+  try: [0, 2],
+  left: [0, 9],
+  floor: [0, 0x7f_ffff],
+  failed: [0, 2],
+  starts: [0, 9],
+  spare: [0, 2],
+} as const;
+/** Size of one copy in bytes: one sector, which a disk writes as a whole. */
+export const copyBytes = 512;
+/** The slot that was good, and in whose place the running one was started, because it did not start or get healthy. */
+export const lostSlot = (
+  { good, trying, failed, spare }: BootState,
+  current: SlotName,
+): SlotName | undefined =>
+  good === current ? (failed === spare ? failed : undefined) : trying === current ? undefined : good;
+
+/** The boot state after the running slot was found healthy, and the one that was lost was told. */
+export const keptState = (before: BootState, current: SlotName): BootState => ({
+  ...before,
+  good: current,
+  starts: 0,
+  ...(before.trying === current && { trying: undefined, left: 0 }),
+  ...(before.good !== current && { spare: before.good }),
+  ...(lostSlot(before, current) && { failed: undefined }),
+});
+/** Starts of a good slot that is not found healthy, after which the spare slot is good. */
+export const mostStarts = 8;
 /** The boot state when no copy is valid. */
-const initialState: BootState = { good: 'A', trying: undefined, left: 0, floor: 0, failed: undefined };
+const initialState: BootState = {
+  good: 'A',
+  trying: undefined,
+  left: 0,
+  floor: 0,
+  failed: undefined,
+  starts: 0,
+  spare: undefined,
+};
 
 /**
  * A version as a number: `1.2.3` is 0x010203. A suffix behind `-` or `+` is ignored. Undefined for other texts, a major
@@ -38,8 +84,8 @@ export function versionNumber(version: string): number | undefined {
 
 /**
  * The boot state in two copies, each with a checksum and a serial number. The valid copy with the higher serial number
- * counts. Each change overwrites the other copy, so a power cut during a write loses nothing. The format is that of
- * U-Boot's `env import -c`: a CRC-32 of the rest, then `name=value` texts, each terminated by a zero byte.
+ * counts. Each change overwrites the other copy, so a power cut during a write loses nothing. A copy is the CRC-32 of the
+ * rest, big-endian as U-Boot's `crc32` writes it, `stateFields`, and zeros.
  */
 export class BootStateCopies {
   readonly #copies: readonly [string, string];
@@ -61,13 +107,12 @@ export class BootStateCopies {
   change(changes: Partial<BootState>): BootState {
     const latest = this.#latest();
     const state = { ...(latest?.state ?? initialState), ...changes };
-    const { good, trying = 'none', left, floor, failed = 'none' } = state;
-    const serial = (latest?.serial ?? 0) + 1;
-    const facts = { serial: hex(serial), good, try: trying, left, floor: hex(floor), failed };
-    const text = Object.entries(facts).map(([name, value]) => `${name}=${value}\0`);
+    const { good, trying, left, floor, failed, starts, spare } = state;
+    const slots = [numberOf(good), numberOf(trying), left, floor, numberOf(failed), starts, numberOf(spare)];
+    const facts = [stateFields.magic[0], (latest?.serial ?? 0) + 1, ...slots];
     const bytes = Buffer.alloc(copyBytes);
-    bytes.write(`${text.join('')}\0`, 4, 'latin1');
-    bytes.writeUInt32LE(crc32(bytes.subarray(4)));
+    for (const [index, fact] of facts.entries()) bytes.writeUInt32LE(fact, 4 * index + 4);
+    bytes.writeUInt32BE(crc32(bytes.subarray(4)));
     this.#write(this.#copies[latest?.copy === 0 ? 1 : 0], bytes);
     return state;
   }
@@ -98,11 +143,10 @@ export class BootStateCopies {
   }
 }
 
-const hex = (value: number): string => `0x${value.toString(16)}`;
 /** O_RDWR and O_CREAT: opens for writing without truncating the file. */
 const openModes = { readWrite: 0o102 } as const;
 
-/** Reads one copy; undefined when it is missing, too short, or fails the checksum. */
+/** Reads one copy; undefined when it is missing, too short, fails the checksum or has a value out of range. */
 function readCopy(path: string): { serial: number; state: BootState } | undefined {
   const bytes = Buffer.alloc(copyBytes);
   try {
@@ -115,30 +159,27 @@ function readCopy(path: string): { serial: number; state: BootState } | undefine
   } catch {
     return undefined;
   }
-  if (bytes.readUInt32LE() !== crc32(bytes.subarray(4))) return undefined;
-  const end = bytes.indexOf('\0\0', 4);
-  const facts = new Map(
-    bytes
-      .subarray(4, end)
-      .toString('latin1')
-      .split('\0')
-      .map((fact) => [fact.slice(0, fact.indexOf('=')), fact.slice(fact.indexOf('=') + 1)]),
-  );
-  const serial = Number(facts.get('serial'));
-  const good = slotOf(facts.get('good'));
-  if (!Number.isInteger(serial) || !good) return undefined;
+  if (bytes.readUInt32BE() !== crc32(bytes.subarray(4))) return undefined;
+  const facts = Object.values(stateFields).map(([least, most], index) => {
+    const value = bytes.readUInt32LE(4 * index + 4);
+    return value >= least && value <= most ? value : undefined;
+  });
+  if (facts.includes(undefined)) return undefined;
+  const [, serial, good, trying, left, floor, failed, starts, spare] = facts as number[];
   return {
-    serial,
+    serial: serial!,
     state: {
-      good,
-      trying: slotOf(facts.get('try')),
-      // U-Boot counts down in hexadecimal. Up to 9 there is no difference.
-      left: Number(facts.get('left')) || 0,
-      floor: Number(facts.get('floor')) || 0,
-      failed: slotOf(facts.get('failed')),
+      good: slotOf(good) ?? 'A',
+      trying: slotOf(trying),
+      left: left!,
+      floor: floor!,
+      failed: slotOf(failed),
+      starts: starts!,
+      spare: slotOf(spare),
     },
   };
 }
 
-const slotOf = (text: string | undefined): SlotName | undefined =>
-  text === 'A' || text === 'B' ? text : undefined;
+const numberOf = (slot: SlotName | undefined): number => (slot ? (slot === 'A' ? 1 : 2) : 0);
+const slotOf = (number: number | undefined): SlotName | undefined =>
+  number === 1 ? 'A' : number === 2 ? 'B' : undefined;

@@ -14,7 +14,14 @@ import { syncFile, syncFolder } from '../../base/durable.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 import { softwareVersion } from '../../base/version.ts';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
-import { BootStateCopies, otherSlot, type SlotName } from './boot-state.ts';
+import {
+  type BootState,
+  BootStateCopies,
+  keptState,
+  otherSlot,
+  type SlotName,
+  versionNumber,
+} from './boot-state.ts';
 import { checkProgram, type Manifest, readBundle } from './bundle.ts';
 import type { BundleFacts, SlotDriver } from './slots.ts';
 
@@ -22,6 +29,10 @@ import type { BundleFacts, SlotDriver } from './slots.ts';
 export const directoryCompatible = 'postern-node';
 /** Exit code by which a gateway asks the launcher to start the slot that the boot state names. */
 export const restartExitCode = 75;
+/** Exit code of a gateway that cannot start with its configuration, when the launcher has started it (EX_CONFIG). */
+export const configurationExitCode = 78;
+/** Environment variable in which the launcher names the file descriptor by which it is fed, as a watchdog is. */
+export const feedVariable = 'POSTERN_FEED';
 /** Environment variable in which the launcher names the running slot. */
 export const slotVariable = 'POSTERN_SLOT';
 
@@ -41,6 +52,15 @@ export interface DirectorySlotsParts {
 export const programOf = (directory: string, slot: SlotName): string =>
   join(directory, slot.toLowerCase(), 'postern.mjs');
 
+/** The manifest of the program of a slot; undefined when it cannot be read. */
+export function manifestOf(directory: string, slot: SlotName): Manifest | undefined {
+  try {
+    return JSON.parse(readFileSync(join(programOf(directory, slot), '../manifest.json'), 'utf8')) as Manifest;
+  } catch {
+    return undefined;
+  }
+}
+
 /** The boot state in a folder of slots. */
 export const bootStateOf = (directory: string): BootStateCopies =>
   new BootStateCopies([join(directory, 'state-1'), join(directory, 'state-2')]);
@@ -51,20 +71,24 @@ export const bootStateOf = (directory: string): BootStateCopies =>
 export class DirectorySlots implements SlotDriver {
   readonly current: SlotName;
   readonly compatible = directoryCompatible;
-  readonly boot: BootStateCopies;
   readonly bundleFile: string;
+  readonly #boot: BootStateCopies;
   readonly #parts: DirectorySlotsParts;
 
   constructor(parts: DirectorySlotsParts) {
     this.#parts = parts;
     this.current = parts.current;
     makeFolder(parts.directory, { mode: 0o700 });
-    this.boot = bootStateOf(parts.directory);
+    this.#boot = bootStateOf(parts.directory);
     this.bundleFile = join(parts.directory, 'update.bundle');
   }
 
   get version(): string {
-    return this.#manifest()?.version ?? softwareVersion;
+    return manifestOf(this.#parts.directory, this.current)?.version ?? softwareVersion;
+  }
+
+  state(): BootState {
+    return this.#boot.read();
   }
 
   async inspect(): Promise<BundleFacts> {
@@ -80,6 +104,7 @@ export class DirectorySlots implements SlotDriver {
     const folder = join(program, '..');
     const fresh = `${folder}.new`;
     const { disk, directory } = this.#parts;
+    this.#boot.change({ good: this.current, trying: undefined, left: 0, spare: undefined });
     try {
       rmSync(fresh, { recursive: true, force: true });
       disk.reserve('update slot', directory, bundle.manifest.size);
@@ -101,17 +126,23 @@ export class DirectorySlots implements SlotDriver {
     }
   }
 
-  restart(): void {
-    this.#parts.restart();
+  async try(attempts: number): Promise<void> {
+    this.#boot.change({ trying: otherSlot(this.current), left: attempts, failed: undefined });
   }
 
-  #manifest(): Manifest | undefined {
-    try {
-      const file = join(programOf(this.#parts.directory, this.current), '../manifest.json');
-      return JSON.parse(readFileSync(file, 'utf8')) as Manifest;
-    } catch {
-      // A slot that was not filled from a bundle has no manifest.
-      return undefined;
-    }
+  async keep(): Promise<void> {
+    const { current } = this;
+    const before = this.#boot.read();
+    const [floor, own] = [manifestOf(this.#parts.directory, this.current)?.floor ?? '', this.version].map(
+      (text) => versionNumber(text) ?? 0,
+    );
+    this.#boot.change({
+      ...keptState(before, current),
+      floor: Math.max(before.floor, Math.min(floor!, own!)),
+    });
+  }
+
+  restart(): void {
+    this.#parts.restart();
   }
 }

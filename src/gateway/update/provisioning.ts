@@ -38,6 +38,7 @@ const configFile = 'gateway.toml';
 const enrolmentFile = 'enrolment.json';
 /** Files on the medium that are copied beside the configuration. */
 const plainFiles = /\.(pem|crt|key)$|^ntp-servers$/;
+const ofRoot = /^ntp-servers$/;
 
 /** Defaults of the board. The configuration on the medium overrides them. */
 const boardDefaults = (data: string): Readonly<Record<string, Table>> => ({
@@ -49,7 +50,8 @@ const boardDefaults = (data: string): Readonly<Record<string, Table>> => ({
 /**
  * Takes over the configuration from the medium of a board:
  * - Makes the board's key pair; and its name and secrets, unless the configuration gives them, or enrolment will.
- * - Stores the configuration, the files that came with it and the firewall rules in the board's own data folder.
+ * - Stores the configuration and the files that came with it in the board's own data folder. What root reads is in the
+ *   folder `root` there: the firewall rules, the time servers, and `allow-older` when the configuration allows that.
  * - Writes `enrolment.json` to the medium. It holds what the operator's server must know of the board: name, public key,
  *   and the secrets if the board made them.
  * - Deletes the configuration and its files from the medium, because they may hold secrets.
@@ -72,26 +74,30 @@ export function provision(
   },
 ): Provisioned {
   const source = join(from, configFile);
-  const config = join(to, 'config');
+  const [config, root] = [join(to, 'config'), join(to, 'root')];
   if (!existsSync(source))
     throw new PosternError(
       'configuration',
       `put ${configFile} onto the partition CONFIG; ${configFile}.example is an example`,
     );
   makeFolder(config, { mode: 0o700 });
+  makeFolder(root, { mode: 0o700 });
   const tables = readTables(source);
   const made = makeIdentity(to, tables);
   const all = { ...tables, ...mergeTables(boardDefaults(to), tables) };
   for (const [table, key] of fileKeys) placeFile(all[table] as Table | undefined, key, from, config);
   const { coap, coaps, http } = check(all, source);
   for (const name of readdirSync(from).filter((one) => plainFiles.test(one))) {
-    copyFileSync(join(from, name), join(config, name));
-    syncFile(join(config, name));
+    const copy = join(ofRoot.test(name) ? root : config, name);
+    copyFileSync(join(from, name), copy);
+    syncFile(copy);
   }
   writeDurably(join(config, configFile), stringify(all));
   const udp = [coap.port, ...(coaps ? [coaps.port] : [])];
   const tcp = http && !/^(127\.|::1|localhost)/.test(http.host) ? [http.port] : [];
-  writeDurably(join(config, 'firewall.nft'), firewall({ udp, tcp }));
+  writeDurably(join(root, 'firewall.nft'), firewall({ udp, tcp }));
+  if ((all.update as Table)['allow-older']) writeDurably(join(root, 'allow-older'), '');
+  else rmSync(join(root, 'allow-older'), { force: true });
   writeDurably(join(to, 'hostname'), `${made.id}\n`);
   writeFileSync(join(from, enrolmentFile), `${JSON.stringify(made.enrolment, null, 2)}\n`);
   syncFile(join(from, enrolmentFile));

@@ -3,13 +3,13 @@ import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { PosternError } from '../../base/errors.ts';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
-import { BootStateCopies, type SlotName } from './boot-state.ts';
+import { type BootState, BootStateCopies, type SlotName } from './boot-state.ts';
 import type { BundleFacts, SlotDriver } from './slots.ts';
 
 export interface RaucSlotsParts {
   /** Folder of the image's agent: the pipe `ask` and the folder `answers`. */
   readonly agent: string;
-  /** Partitions of the two copies of the boot state. */
+  /** Partitions of the two copies of the boot state. Only the agent writes them. */
   readonly state: readonly [string, string];
   /** Path where a bundle is put before it is installed. */
   readonly bundleFile: string;
@@ -25,6 +25,7 @@ const answerTimeout = 600_000;
 
 /** FUMO result codes for RAUC's error messages. The first pattern that fits counts. */
 const refusals: readonly (readonly [RegExp, number])[] = [
+  [/older than/, FumoResult.NotAcceptable],
   [/signature|certificate|verif|CMS|trust/i, FumoResult.NotValidated],
   [/compatible/i, FumoResult.Mismatch],
   [/space|too (large|big)|exceed/i, FumoResult.NoRoom],
@@ -39,7 +40,6 @@ export class RaucSlots implements SlotDriver {
   readonly current: SlotName;
   readonly version: string;
   readonly compatible: string;
-  readonly boot: BootStateCopies;
   readonly bundleFile: string;
   readonly #parts: RaucSlotsParts;
   /** Number of requests so far. */
@@ -48,7 +48,6 @@ export class RaucSlots implements SlotDriver {
   /** @throws {PosternError} `configuration` when this is not a firmware image with slots */
   constructor(parts: RaucSlotsParts) {
     this.#parts = parts;
-    this.boot = new BootStateCopies(parts.state);
     this.bundleFile = parts.bundleFile;
     const { version, board } = readRelease(parts.release);
     const slot = /\bpostern\.slot=([AB])\b/.exec(readText(parts.kernelArguments))?.[1];
@@ -59,24 +58,31 @@ export class RaucSlots implements SlotDriver {
     this.current = slot as SlotName;
   }
 
+  state(): BootState {
+    return new BootStateCopies(this.#parts.state).read();
+  }
+
   async inspect(): Promise<BundleFacts> {
     const answer = await this.#ask('inspect');
-    let facts: { compatible?: string; version?: string; description?: string };
+    let facts: { compatible?: string; version?: string };
     try {
       facts = JSON.parse(answer) as typeof facts;
     } catch (cause) {
       throw new FumoRefusal(FumoResult.Corrupt, 'RAUC gave no readable description of the bundle', { cause });
     }
-    const floor = /\bfloor=(\d+\.\d+\.\d+)/.exec(facts.description ?? '')?.[1];
-    return {
-      compatible: facts.compatible ?? '',
-      version: facts.version ?? '',
-      ...(floor !== undefined && { floor }),
-    };
+    return { compatible: facts.compatible ?? '', version: facts.version ?? '' };
   }
 
   async install(onProgress?: (percent: number) => void): Promise<void> {
     await this.#ask('install', onProgress);
+  }
+
+  async try(attempts: number): Promise<void> {
+    await this.#ask('try', undefined, attempts);
+  }
+
+  async keep(): Promise<void> {
+    await this.#ask('keep');
   }
 
   restart(): void {
@@ -88,7 +94,7 @@ export class RaucSlots implements SlotDriver {
    * writes its progress in percent to the file `progress`.
    * @throws {FumoRefusal} when the agent reports a failure, or does not run, or does not answer in time (410)
    */
-  async #ask(verb: string, onProgress?: (percent: number) => void): Promise<string> {
+  async #ask(verb: string, onProgress?: (percent: number) => void, argument?: number): Promise<string> {
     const { agent, clock } = this.#parts;
     const number = ++this.#asked;
     const folder = join(agent, 'answers');
@@ -103,7 +109,7 @@ export class RaucSlots implements SlotDriver {
       percent = Number(told);
       onProgress?.(percent);
     };
-    this.#send(verb, `${process.pid}-${number}`);
+    this.#send(verb, `${process.pid}-${number}`, argument);
     const watcher = watch(folder, () => {
       try {
         look();
@@ -128,11 +134,11 @@ export class RaucSlots implements SlotDriver {
   }
 
   /** @throws {FumoRefusal} 410 when the agent does not run */
-  #send(verb: string, number: string): void {
+  #send(verb: string, number: string, argument: number | string = ''): void {
     try {
       const pipe = openSync(join(this.#parts.agent, 'ask'), constants.O_WRONLY | constants.O_NONBLOCK);
       try {
-        writeSync(pipe, `${verb} ${number}\n`);
+        writeSync(pipe, `${verb} ${number} ${argument}\n`);
       } finally {
         closeSync(pipe);
       }

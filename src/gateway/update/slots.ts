@@ -1,12 +1,10 @@
-import type { BootStateCopies, SlotName } from './boot-state.ts';
+import type { BootState, SlotName } from './boot-state.ts';
 
 /** Facts in the signed part of a bundle. */
 export interface BundleFacts {
   /** Kind of board that the bundle is for. */
   readonly compatible: string;
   readonly version: string;
-  /** Lowest version that may boot once this bundle was found good. */
-  readonly floor?: string | undefined;
 }
 
 /** Two slots for firmware. One of them runs. */
@@ -17,20 +15,31 @@ export interface SlotDriver {
   readonly version: string;
   /** Kind of this board. A bundle for another kind is refused. */
   readonly compatible: string;
-  readonly boot: BootStateCopies;
   /** Path where a bundle is put before it is installed. */
   readonly bundleFile: string;
+  /** The boot state as it is now. */
+  state(): BootState;
   /**
    * Verifies the signature of the bundle and returns its facts.
    * @throws {FumoRefusal}
    */
   inspect(): Promise<BundleFacts>;
   /**
-   * Writes the bundle to the slot that does not run, and verifies it.
+   * Writes the bundle to the slot that does not run, and verifies it. The boot state does not name that slot meanwhile.
    * @param onProgress called with the progress, if the installation takes long enough to report it
    * @throws {FumoRefusal}
    */
   install(onProgress?: (percent: number) => void): Promise<void>;
+  /**
+   * The slot that was written is started at the next restarts, as often as `attempts` at most, until it is kept.
+   * @throws {FumoRefusal}
+   */
+  try(attempts: number): Promise<void>;
+  /**
+   * Notes that the running slot was found healthy: it is the good one, and the floor that it wants counts.
+   * @throws {PosternError}
+   */
+  keep(): Promise<void>;
   /** Restarts into the slot that the boot state names. */
   restart(): void;
 }

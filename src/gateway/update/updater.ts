@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { background, persistently } from '../../base/background.ts';
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, pause } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
@@ -9,7 +9,7 @@ import type { FirmwareBranch, FirmwareOrder } from '../../mo/firmware-branch.ts'
 import { downloadResult, FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
 import type { FileVersion } from '../northbound/file-download.ts';
 import type { UpdateRecord, UpdateRecords } from '../store/update-record.ts';
-import { otherSlot, versionNumber } from './boot-state.ts';
+import { lostSlot, otherSlot, versionNumber } from './boot-state.ts';
 import type { BundleDownload } from './download-bundle.ts';
 import { type HealthCheck, passHealthGate } from './health.ts';
 import type { BundleFacts, SlotDriver } from './slots.ts';
@@ -35,6 +35,8 @@ export interface UpdaterParts {
   readonly devices: () => readonly string[];
   /** Called when an operation has ended. `result` is a result code of FUMO. */
   readonly ended: (record: UpdateRecord, result: number) => void;
+  /** Called when a slot that was good was lost, and the running one has taken its place. */
+  readonly lost: (slot: string) => void;
   /** Called when the running slot was found good, so copies of the state for the old version can be deleted. */
   readonly settledWell: () => void;
   readonly clock: Clock;
@@ -85,6 +87,7 @@ export class Updater implements AsyncDisposable {
   /** Why the inventory is not that of the version before. It is compared once, before devices can come or leave. */
   readonly #missing: string | undefined;
   #running: Promise<void> | undefined;
+  #confirming: Promise<void> | undefined;
   #last: { result: number; reason: string | undefined } | undefined;
 
   constructor(parts: UpdaterParts) {
@@ -127,7 +130,7 @@ export class Updater implements AsyncDisposable {
 
   status(): UpdateStatus {
     const { slots, branch, bundle } = this.#parts;
-    const { good, trying } = slots.boot.read();
+    const { good, trying } = slots.state();
     return {
       slot: slots.current,
       version: slots.version,
@@ -146,9 +149,11 @@ export class Updater implements AsyncDisposable {
    * called when the store is open and CoAP is served.
    */
   start(): void {
-    const { records, slots } = this.#parts;
+    const { records, slots, events } = this.#parts;
     const record = records.get();
-    const { trying } = slots.boot.read();
+    const { good, trying, starts } = slots.state();
+    if (trying !== slots.current && (good !== slots.current || starts > 0))
+      this.#confirming = background(events, 'update', () => this.#confirm(), this.#stop.signal);
     if (!record) {
       // The slot was set to be tried by hand. It must be found healthy all the same.
       if (trying === slots.current) this.#run(() => this.#prove({}));
@@ -163,6 +168,7 @@ export class Updater implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
     await this.#running;
+    await this.#confirming;
     this.#rememberDevices();
   }
 
@@ -190,7 +196,7 @@ export class Updater implements AsyncDisposable {
   }
 
   /** Does what an update must not go on without, as often as it takes. */
-  async #insist(work: () => void): Promise<void> {
+  async #insist(work: () => unknown): Promise<void> {
     const { signal } = this.#stop;
     if (!(await persistently(this.#parts, 'update', work, signal))) throw signal.reason;
   }
@@ -259,7 +265,7 @@ export class Updater implements AsyncDisposable {
         FumoResult.NotAcceptable,
         `the version must have the form 1.2.3: ${facts.version}`,
       );
-    if (wanted < slots.boot.read().floor)
+    if (wanted < slots.state().floor)
       throw new FumoRefusal(FumoResult.NotAcceptable, `${facts.version} is below the lowest version allowed`);
     if (!allowOlder && present !== undefined && wanted < present)
       throw new FumoRefusal(
@@ -275,10 +281,8 @@ export class Updater implements AsyncDisposable {
     const { isConnected, isServed, devices } = this.#parts;
     records.put(record);
     branch.state = FumoState.Updating;
-    const { version, floor } = await this.#check();
+    const { version } = await this.#check();
     const slot = otherSlot(slots.current);
-    // The boot state never names a slot that is being written.
-    slots.boot.change({ good: slots.current, trying: undefined, left: 0 });
     events.emit('update.installing', { slot, version });
     await slots.install((percent) => events.emit('update.install-progress', { slot, percent }));
     records.put({
@@ -286,22 +290,34 @@ export class Updater implements AsyncDisposable {
       phase: 'trying',
       slot,
       version,
-      ...(floor !== undefined && { floor }),
       wasConnected: isConnected(),
       wasServed: isServed(),
       attached: devices(),
     });
     await records.settled();
-    slots.boot.change({ trying: slot, left: attempts, failed: undefined });
+    await slots.try(attempts);
     bundle.drop();
     events.emit('update.restarting', { slot, version });
     await this.#insist(() => slots.restart());
   }
 
+  /** Counts the start of a good slot as a healthy one when it serves devices, or when there is no network to serve. */
+  async #confirm(): Promise<void> {
+    const { slots, probe, isServed, clock, events } = this.#parts;
+    const { signal } = this.#stop;
+    while (isServed() && (await probe()) !== undefined) await pause(clock, probeInterval, signal);
+    const lost = lostSlot(slots.state(), slots.current);
+    if (lost) {
+      events.emit('slot.lost', { slot: lost, version: slots.version });
+      await this.#insist(() => this.#parts.lost(lost));
+    }
+    await this.#insist(() => slots.keep());
+  }
+
   /** Decides after a restart whether the new slot runs, must be checked, or was given up. */
   async #afterRestart(record: UpdateRecord): Promise<void> {
     const { slots } = this.#parts;
-    const { good, trying, left } = slots.boot.read();
+    const { good, trying, left } = slots.state();
     if (slots.current === record.slot)
       return good === slots.current ? await this.#end(record, FumoResult.Ok) : await this.#prove(record);
     // The old slot runs, but the new one still has starts: the restart did not happen, so restart again.
@@ -334,11 +350,7 @@ export class Updater implements AsyncDisposable {
       });
       return await this.#insist(() => slots.restart());
     }
-    const { floor } = slots.boot.read();
-    const raised = Math.max(floor, versionNumber(record.floor ?? '') ?? 0);
-    await this.#insist(() =>
-      slots.boot.change({ good: slots.current, trying: undefined, left: 0, floor: raised }),
-    );
+    await this.#insist(() => slots.keep());
     await this.#insist(settledWell);
     events.emit('update.healthy', { slot: slots.current, version: slots.version });
     if (record.operation) await this.#end(record as UpdateRecord, FumoResult.Ok);
@@ -363,6 +375,8 @@ export class Updater implements AsyncDisposable {
   }
 }
 
+/** Milliseconds between probes of a slot that is good already. */
+const probeInterval = 5000;
 /** Results of a check that can come from parts that do not fit together. */
 const downloadDamage: ReadonlySet<number> = new Set([FumoResult.Corrupt, FumoResult.NotValidated]);
 

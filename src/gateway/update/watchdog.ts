@@ -1,25 +1,38 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { background } from '../../base/background.ts';
 import { type Clock, pause } from '../../base/clock.ts';
-import { asPosternError, PosternError } from '../../base/errors.ts';
+import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { feedVariable } from './directory-slots.ts';
 import type { HealthCheck } from './health.ts';
 
 export interface WatchdogParts {
-  /** Watchdog device of the kernel, such as `/dev/watchdog`. */
-  readonly device: string;
+  /** Watchdog device of the kernel, such as `/dev/watchdog`; or an open file descriptor, by which the launcher is fed. */
+  readonly device: string | number;
   /** Must succeed before each feeding. It exercises the gateway's real work, and shows that the event loop runs. */
   readonly check: HealthCheck;
   readonly clock: Clock;
   readonly events: Events;
 }
 
+/**
+ * The watchdogs that a gateway feeds: that of the machine, if the configuration names it, and the launcher that has started it.
+ * @param device `update.watchdog`
+ */
+export function watchdogsOf(device: string | undefined, parts: Omit<WatchdogParts, 'device'>): Watchdog[] {
+  const launcher = process.env[feedVariable];
+  return [device, launcher === undefined ? undefined : Number(launcher)]
+    .filter((one) => one !== undefined)
+    .map((one) => new Watchdog({ ...parts, device: one }));
+}
+
 /** Milliseconds between feedings. The watchdog's own timeout is longer. */
 const interval = 5000;
-/** When this letter is written before closing, the watchdog is disarmed, if the hardware allows that. */
-const disarm = 'V';
 
-/** Feeds the board's watchdog while the gateway works. When it does not work, the watchdog restarts the board. */
+/**
+ * Feeds the board's watchdog while the gateway works. When it does not work, the watchdog restarts the board. It is never
+ * disarmed, so a stop that hangs is covered too.
+ */
 export class Watchdog implements AsyncDisposable {
   readonly #parts: WatchdogParts;
   readonly #stop = new AbortController();
@@ -34,26 +47,20 @@ export class Watchdog implements AsyncDisposable {
   start(): void {
     const { device } = this.#parts;
     try {
-      this.#file = openSync(device, 'w');
+      this.#file = typeof device === 'number' ? device : openSync(device, 'w');
     } catch (cause) {
       throw new PosternError('configuration', `update.watchdog: ${device} cannot be opened`, { cause });
     }
     this.#running = this.#feed(this.#file);
   }
 
-  /** Disarms the watchdog. A gateway that is killed does not get here, so the board restarts. */
+  /** Stops to feed. The watchdog stays armed, and whoever stops the gateway for good must feed it or restart the machine. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await this.#running;
-    if (this.#file === undefined) return;
-    const file = this.#file;
+    // A file descriptor that was given is not closed: whoever comes next feeds by it.
+    if (this.#file !== undefined && this.#file !== this.#parts.device) closeSync(this.#file);
     this.#file = undefined;
-    try {
-      writeSync(file, disarm);
-    } catch (thrown) {
-      this.#parts.events.emit('watchdog.hungry', { reason: asPosternError(thrown).message });
-    }
-    closeSync(file);
   }
 
   /** Never rejects. A check or a feeding that throws is a complaint like others. */

@@ -72,7 +72,7 @@ test('a board with a minimal configuration makes its own name, key pair and secr
   assert.equal(createPublicKey(told.publicKey).asymmetricKeyType, 'ec');
   assert.deepEqual(readdirSync(from), ['enrolment.json'], 'nothing secret stays on the medium');
   assert.equal(statSync(join(to, 'config/gateway.toml')).mode & 0o777, 0o600);
-  assert.equal(readFileSync(join(to, 'config/ntp-servers'), 'utf8'), '192.0.2.1');
+  assert.equal(readFileSync(join(to, 'root/ntp-servers'), 'utf8'), '192.0.2.1');
 });
 
 test('two boards have different names; a board that is provisioned again keeps its name and secrets', (t) => {
@@ -95,7 +95,7 @@ test('a configured name and configured secrets are used, and the secrets are not
   const told = JSON.parse(readFileSync(join(from, 'enrolment.json'), 'utf8'));
   assert.deepEqual(Object.keys(told), ['id', 'publicKey']);
   assert.equal(
-    readFileSync(join(to, 'config/firewall.nft'), 'utf8'),
+    readFileSync(join(to, 'root/firewall.nft'), 'utf8'),
     'add element inet postern open_udp { 5683 }\nadd element inet postern open_tcp { 8053 }\n',
   );
 });
@@ -104,7 +104,7 @@ test('where devices are served over DTLS, the firewall opens its port too; the s
   const secured = least.replace('insecure-plain-coap = true', '');
   const { to, run } = board(t, { 'gateway.toml': `${secured}\n[coaps]\nport = 6684\n` });
   assert.deepEqual(run().udp, [5683, 6684]);
-  assert.match(readFileSync(join(to, 'config/firewall.nft'), 'utf8'), /open_udp \{ 6684 \}/);
+  assert.match(readFileSync(join(to, 'root/firewall.nft'), 'utf8'), /open_udp \{ 6684 \}/);
   const example = readFileSync(new URL('../../../firmware-image/gateway.toml', import.meta.url), 'utf8');
   const { coap, coaps } = checkGatewayConfig(parse(example), 'example');
   assert.deepEqual([coap['insecure-plain-coap'], coaps?.port], [false, 5684]);
@@ -159,4 +159,18 @@ serial = "SN-7"
   assert.deepEqual([record?.gateway, record?.by], [gatewayId, 'list']);
   const { publicKey } = new X509Certificate(readFileSync(config.mqtt?.cert ?? ''));
   assert.equal(publicKey.export({ type: 'spki', format: 'pem' }), told.publicKey);
+});
+
+test('what the agent of the board allows is a file of its own, and it ends with the next configuration', (t) => {
+  const { from, to, run } = board(t, {
+    'gateway.toml': `${least}[update]\nslots = "rauc"\nallow-older = true\n`,
+    'broker.pem': 'x',
+  });
+  run();
+  assert.ok(existsSync(join(to, 'root/allow-older')));
+  assert.equal(statSync(join(to, 'root')).mode & 0o777, 0o700);
+  writeFileSync(join(from, 'gateway.toml'), least);
+  writeFileSync(join(from, 'broker.pem'), 'x');
+  run();
+  assert.ok(!existsSync(join(to, 'root/allow-older')));
 });

@@ -12,7 +12,12 @@ import { Nodes } from '../../../src/dm/stored-nodes.ts';
 import { download } from '../../../src/gateway/northbound/download.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { type UpdateRecord, UpdateRecords } from '../../../src/gateway/store/update-record.ts';
-import { BootStateCopies, type SlotName } from '../../../src/gateway/update/boot-state.ts';
+import {
+  BootStateCopies,
+  keptState,
+  otherSlot,
+  type SlotName,
+} from '../../../src/gateway/update/boot-state.ts';
 import { BundleDownload } from '../../../src/gateway/update/download-bundle.ts';
 import { Updater, type UpdaterParts } from '../../../src/gateway/update/updater.ts';
 import { FirmwareBranch } from '../../../src/mo/firmware-branch.ts';
@@ -46,6 +51,7 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
   const { clock } = events;
   const calls: string[] = [];
   const ended: { result: number; record: UpdateRecord }[] = [];
+  const lost: string[] = [];
   const present = [...devices];
   const bundleFile = join(folder, 'update.bundle');
   const parts = { clock, entropy: seededEntropy(1), events };
@@ -60,12 +66,16 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
   });
   const updater: Updater = new Updater({
     slots: {
-      ...{ current: slot, version: slot === 'A' ? '1.0.0' : '1.1.0', compatible: 'test', boot, bundleFile },
+      ...{ current: slot, version: slot === 'A' ? '1.0.0' : '1.1.0', compatible: 'test', bundleFile },
+      state: () => boot.read(),
       inspect: async () => ({ compatible: 'test', version: '1.1.0' }),
       install: async () => {
         calls.push('install');
+        boot.change({ good: slot, trying: undefined, left: 0 });
         await settings.install?.();
       },
+      try: async (left) => void boot.change({ trying: otherSlot(slot), left, failed: undefined }),
+      keep: async () => void boot.change(keptState(boot.read(), slot)),
       restart: () => {
         calls.push('restart');
         settings.restart?.();
@@ -83,11 +93,12 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
     isServed: () => true,
     devices: () => present,
     ended: (record, result) => void ended.push({ result, record }),
+    lost: (slot) => void lost.push(slot),
     settledWell: () => {},
     ...parts,
     ...settings.more,
   });
-  return { updater, branch, events, clock, calls, ended, present };
+  return { updater, branch, events, clock, calls, ended, lost, present };
 }
 
 /** Lets time pass until something holds. */
@@ -203,6 +214,70 @@ describe('a new version on trial', { timeout: 30_000 }, () => {
     await until(next, () => next.ended.length > 0);
     assert.equal(next.ended[0]?.result, 200);
     assert.equal(next.events.count('update.not-healthy-yet'), 1, 'it is said once');
+  });
+});
+
+describe('a good slot', { timeout: 30_000 }, () => {
+  test('is healthy when it answers CoAP, and its starts are counted anew; without a network it is healthy as well', async (t) => {
+    for (const isServed of [true, false]) {
+      const board = machine(t);
+      board.boot.change({ starts: 4, spare: 'B' });
+      let isDeaf = true;
+      const probe = () => (isDeaf ? 'CoAP does not answer' : undefined);
+      const made = gateway(board, { more: { probe, isServed: () => isServed } });
+      made.updater.start();
+      for (let look = 0; look < 20; look++) await turn();
+      assert.equal(board.boot.read().starts, isServed ? 4 : 0);
+      isDeaf = false;
+      await until(made, () => board.boot.read().starts === 0);
+      assert.deepEqual([board.boot.read().spare, made.lost], ['B', []]);
+      await made.updater[Symbol.asyncDispose]();
+    }
+  });
+
+  for (const [what, state] of [
+    ['did not get healthy', { good: 'A', spare: 'B', failed: 'B', starts: 1 }],
+    ['did not start', { good: 'B', starts: 1 }],
+  ] as const)
+    test(`that runs in place of one that ${what} tells so once, also when the disk refuses that at first`, async (t) => {
+      const board = machine(t);
+      board.boot.change(state);
+      let faults = 0;
+      const lost: string[] = [];
+      const tell = (slot: string) => {
+        if (faults++ === 0) throw new Error('the disk is full');
+        lost.push(slot);
+      };
+      const made = gateway(board, { more: { lost: tell } });
+      made.updater.start();
+      await until(made, () => board.boot.read().starts === 0);
+      assert.deepEqual([lost, made.events.count('slot.lost')], [['B'], 1]);
+      assert.equal(board.boot.read().good, 'A');
+      await made.updater[Symbol.asyncDispose]();
+      board.boot.change({ starts: 1 });
+      const next = gateway(board);
+      next.updater.start();
+      await until(next, () => board.boot.read().starts === 0);
+      assert.deepEqual(next.lost, []);
+      await next.updater[Symbol.asyncDispose]();
+    });
+
+  test('whose boot state cannot be written is kept later; an update that is ordered meanwhile stays ordered', async (t) => {
+    const board = machine(t);
+    board.boot.change({ starts: 2 });
+    const change = board.boot.change.bind(board.boot);
+    let faults = 0;
+    board.boot.change = (changes) => {
+      if (faults++ < 2) throw new Error('the flash is busy');
+      return change(changes);
+    };
+    const made = gateway(board);
+    made.updater.start();
+    await made.events.until('background.failed', { work: 'update' });
+    change({ trying: 'B', left: 3 });
+    await until(made, () => board.boot.read().starts === 0);
+    assert.deepEqual([board.boot.read().trying, board.boot.read().left], ['B', 3]);
+    await made.updater[Symbol.asyncDispose]();
   });
 });
 

@@ -71,6 +71,8 @@ describe('a gateway that updates itself, with slots that are directories', { tim
         left: 0,
         floor: 0x000900,
         failed: undefined,
+        starts: 0,
+        spare: 'A',
       });
       assert.equal(await state(), FumoState.DoneWithoutData);
       const [seen] = await headend.manage('gw-1', [{ name: 'Get', uri: './DevDetail/FwV' }]);
@@ -96,7 +98,8 @@ describe('a gateway that updates itself, with slots that are directories', { tim
         const files = await serve(t, ours.sign(versioned(fault), { version: '1.0.0' }));
         await order(files.url, 'u2');
         assert.equal(await told('u2'), 410);
-        assert.deepEqual(launched.boot, { good: 'A', trying: undefined, left: 0, floor: 0, failed: 'B' });
+        const { good, trying, failed } = launched.boot;
+        assert.deepEqual([good, trying, failed], ['A', undefined, 'B']);
         assert.equal(await state(), FumoState.FailedWithoutData);
         assert.equal(
           launched.lines.filter(({ event, slot }) => event === 'slot.starting' && slot === 'B').length,
@@ -228,6 +231,30 @@ describe('a gateway that updates itself, with slots that are directories', { tim
     assert.equal(await told('u'), 200);
     assert.match(files.requests.at(-1) ?? '', /^bytes=[1-9]\d+-$/);
   });
+
+  test(
+    'a slot that was damaged is not started; the slot before runs, the server is told, and an update repairs it',
+    limit,
+    async (t) => {
+      const { launched, site, order, told } = await scene(t);
+      const first = await serve(t, ours.sign(versioned(), { version: '1.0.0' }));
+      await order(first.url, 'first');
+      assert.equal(await told('first'), 200);
+      await launched.kill();
+      writeFileSync(programOf(launched.slots, 'B'), 'damaged');
+      const from = launched.lines.length;
+      launched.start();
+      const { reason } = await launched.says('slot.unusable', { slot: 'B' }, from);
+      assert.equal(reason, 'its program was changed');
+      await launched.says('slot.lost', { slot: 'B', version: '0.1.0' }, from);
+      const { fields } = await site.headendEvents.until('alert.gateway-fault', { kind: 'slot' });
+      assert.equal(fields.reason, 'slot B is not healthy any more; 0.1.0 runs');
+      const second = await serve(t, ours.sign(versioned(), { version: '1.1.0' }));
+      await order(second.url, 'second');
+      assert.equal(await told('second'), 200);
+      assert.equal(launched.boot.good, 'B');
+    },
+  );
 
   test('if the good slot has no program, the other slot is started', limit, async (t) => {
     const { launched } = await scene(t);

@@ -20,7 +20,7 @@ function dog(t: TestContext, check: () => Promise<string | undefined>) {
 /** What is waiting for a promise that has been kept goes on. */
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-test('the watchdog is fed while the checks of the gateway succeed, and disarmed at the end', async (t) => {
+test('the watchdog is fed while the checks of the gateway succeed, and never disarmed', async (t) => {
   const { device, clock, watchdog } = dog(t, async () => undefined);
   watchdog.start();
   await settle();
@@ -30,7 +30,7 @@ test('the watchdog is fed while the checks of the gateway succeed, and disarmed 
   }
   assert.equal(readFileSync(device, 'latin1'), '\0\0\0\0');
   await watchdog[Symbol.asyncDispose]();
-  assert.equal(readFileSync(device, 'latin1').at(-1), 'V');
+  assert.equal(readFileSync(device, 'latin1'), '\0\0\0\0', 'a V would disarm it');
   assert.equal(clock.timers, 0);
 });
 
@@ -77,5 +77,5 @@ test('a check that throws, and a device that takes nothing, end neither the feed
   await settle();
   assert.equal(events.all.length, 2);
   await full[Symbol.asyncDispose]();
-  assert.equal(events.all.length, 3, 'it could not be disarmed');
+  assert.equal(events.all.length, 2);
 });
