@@ -159,7 +159,9 @@ test('a dead board is replaced without a visit to its devices, and does not figh
   assert.deepEqual(states, ['issued by replacement', 'replaced by list']);
 });
 
-test('a session that a board had begun ends when another board gets its name', { timeout: 60_000 }, async () => {
+test('a session that a board had begun ends when another board gets its name', {
+  timeout: 60_000,
+}, async () => {
   await using site = await EnrolmentSite.open();
   const headend = await site.headend({ allow: [{ gateway: 'gw-1' }] });
   const first = site.board('gw-1');
