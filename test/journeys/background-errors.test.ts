@@ -591,10 +591,10 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       get: () => ({ operation: 'Update', url: '', phase: 'installing' }),
       end: () => (++ends === 1 ? broken() : undefined),
     };
-    const boot = { read: () => ({ trying: undefined }) };
+    const state = () => ({ good: 'A', trying: undefined, starts: 0 });
     const updater = new Updater({
       records,
-      slots: { boot, current: 'A', bundleFile: '/nowhere' },
+      slots: { state, current: 'A', bundleFile: '/nowhere' },
       branch: {},
       devices: () => [],
       clock,
