@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { type Database, keepLatest } from '../base/database.ts';
 import { keepNumbersLow } from '../base/rows.ts';
 
@@ -29,4 +29,4 @@ export class AppliedBootstraps {
   }
 }
 
-const digestOf = (document: Uint8Array): string => createHash('sha256').update(document).digest('hex');
+const digestOf = (document: Uint8Array): string => hash('sha256', document);

@@ -153,7 +153,8 @@ export class Departures {
   async *work(gateway: string): Work {
     const order = this.#open(gateway);
     if (order?.state === 'ordered' || order?.state === 'given') yield* this.#give(order);
-    if (this.#open(gateway)?.state === 'withdrawing') yield* this.#withdraw(this.#open(gateway)!);
+    const now = this.#open(gateway);
+    if (now?.state === 'withdrawing') yield* this.#withdraw(now);
   }
 
   async *#give(order: Departure): Work {

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
 import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
@@ -97,4 +97,4 @@ export class EnrolmentCodes {
 }
 
 /** A code has 128 random bits, so its hash needs no salt and no work factor. */
-const hashOf = (code: string): string => createHash('sha256').update(code).digest('hex');
+const hashOf = (code: string): string => hash('sha256', code);

@@ -3,6 +3,7 @@ import { describe, test } from 'node:test';
 import { checkConfig } from '../../src/base/config.ts';
 import { succeeded } from '../../src/dm/client-session.ts';
 import { type GatewayConfig, gatewayConfigSchema } from '../../src/gateway/config.ts';
+import type { Gateway } from '../../src/gateway/gateway.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { StockClient } from '../peers/stock-client.ts';
@@ -35,6 +36,19 @@ const factory = (...ids: readonly string[]) => ({
   device: ids.map((id) => ({ id, 'factory-secret': secrets.factory(id) })),
 });
 const account = (id: string) => ({ id, 'client-secret': 'client secret', 'server-secret': 'server secret' });
+
+/** A client of another maker, over HTTP, with the account made by hand. */
+const stockClient = ({ httpUrl }: Pick<Gateway, 'httpUrl'>) =>
+  new StockClient({
+    url: `${httpUrl}/dm`,
+    deviceId: manual,
+    serverId: 'gw-1',
+    user: manual,
+    password: 'client secret',
+    serverPassword: 'server secret',
+    auth: 'md5',
+    mediaType: 'application/vnd.syncml.dm+xml',
+  });
 
 describe('a reload while a gateway runs', limit, () => {
   test('a device that is added is bootstrapped, one that was removed loses its account, which plain CoAP brought, and is not bootstrapped again', async () => {
@@ -146,16 +160,7 @@ describe('a reload while a gateway runs', limit, () => {
     await using site = new Site(broker.url);
     const devices = { http: { port: 0, host: '127.0.0.1', device: [account(manual)] } };
     const gateway = await site.gateway([], devices);
-    await using client = new StockClient({
-      url: `${gateway.httpUrl}/dm`,
-      deviceId: manual,
-      serverId: 'gw-1',
-      user: manual,
-      password: 'client secret',
-      serverPassword: 'server secret',
-      auth: 'md5',
-      mediaType: 'application/vnd.syncml.dm+xml',
-    });
+    await using client = stockClient(gateway);
     assert.equal(await client.session('1'), 200);
     // Some in each message.
     const operations = Array.from({ length: 20 }, (_, at) => ({
@@ -184,16 +189,7 @@ describe('a reload while a gateway runs', limit, () => {
     await using site = new Site(broker.url);
     const http = (device: object) => ({ http: { port: 0, host: '127.0.0.1', device: [device] } });
     const gateway = await site.gateway([], http(account(manual)));
-    await using client = new StockClient({
-      url: `${gateway.httpUrl}/dm`,
-      deviceId: manual,
-      serverId: 'gw-1',
-      user: manual,
-      password: 'client secret',
-      serverPassword: 'server secret',
-      auth: 'md5',
-      mediaType: 'application/vnd.syncml.dm+xml',
-    });
+    await using client = stockClient(gateway);
     assert.equal(await client.session('1'), 200);
     let reloads = 0;
     const between = async () => {

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { accessSync, constants, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { replaceDurably, syncFolder, writeDurably } from '../../base/durable.ts';
@@ -133,4 +133,4 @@ export class DepartureMarks {
 /** Files of the identity at the next owner, in the order in which they take their places. */
 const taken = ['owner.json', 'ca.pem', 'gateway.pub', 'gateway.key', 'gateway.crt', 'enrolled.json'];
 
-const hashOf = (code = ''): string => createHash('sha256').update(code).digest('hex');
+const hashOf = (code = ''): string => hash('sha256', code);

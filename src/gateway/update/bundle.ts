@@ -1,4 +1,4 @@
-import { createHash, createPrivateKey, sign, verify, X509Certificate } from 'node:crypto';
+import { createHash, createPrivateKey, hash, sign, verify, X509Certificate } from 'node:crypto';
 import { closeSync, createReadStream, openSync, readSync } from 'node:fs';
 import * as v from 'valibot';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
@@ -135,4 +135,4 @@ function parseManifest(text: string): Manifest {
 }
 
 /** SHA-256 in hexadecimal. */
-export const digestOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+export const digestOf = (bytes: Uint8Array): string => hash('sha256', bytes);

@@ -131,15 +131,10 @@ export class DirectorySlots implements SlotDriver {
   }
 
   async keep(): Promise<void> {
-    const { current } = this;
     const before = this.#boot.read();
-    const [floor, own] = [manifestOf(this.#parts.directory, this.current)?.floor ?? '', this.version].map(
-      (text) => versionNumber(text) ?? 0,
-    );
-    this.#boot.change({
-      ...keptState(before, current),
-      floor: Math.max(before.floor, Math.min(floor!, own!)),
-    });
+    const { floor = '', version = softwareVersion } = manifestOf(this.#parts.directory, this.current) ?? {};
+    const wanted = Math.min(versionNumber(floor) ?? 0, versionNumber(version) ?? 0);
+    this.#boot.change({ ...keptState(before, this.current), floor: Math.max(before.floor, wanted) });
   }
 
   restart(): void {
