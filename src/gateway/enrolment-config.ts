@@ -6,6 +6,10 @@ const enrolmentTable = v.strictObject({
     v.optional(text),
     'Folder of key, certificate and DM account of this gateway; by default `identity` beside the state file',
   ),
+  'identity-key': described(
+    v.optional(text),
+    'File of the key by which the secrets in `folder` are encrypted; made when it is missing, by default `identity.key` beside the state file. With `gateway.key-command` it is not used',
+  ),
   url: described(
     v.optional(mqttUrl),
     'Address of the broker for the enrolment alone; by default `mqtt.url`. The broker is checked against `mqtt.ca`',

@@ -36,9 +36,7 @@ export class Board {
   }
 
   get config() {
-    return checkGatewayConfig(this.tables, 'test', (file, aside) =>
-      this.events.emit('enrolment.file-damaged', { file, aside }),
-    );
+    return checkGatewayConfig(this.tables, 'test', this.events);
   }
 
   /** Enrols the board. Resolves with true when it had to ask. */
