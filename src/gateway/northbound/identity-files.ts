@@ -1,8 +1,9 @@
 import { existsSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { writeDurably } from '../../base/durable.ts';
 import { systemEntropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
+import { makeFolder } from '../../base/make-folder.ts';
 import { readNamedFile } from '../../base/named-file.ts';
 import { type KeySource, PlatformSealing } from '../../base/sealing.ts';
 
@@ -70,6 +71,8 @@ export class IdentityFiles {
 
   /** Replaces a file durably, and encrypts it. @throws {Error} of the file system, {PosternError} `storage`, `configuration` */
   write(file: string, content: string | Buffer): void {
+    // The state makes this folder, but later.
+    if (this.#source && 'file' in this.#source) makeFolder(dirname(this.#source.file));
     const sealed = this.#sealer()?.seal(Buffer.from(content), sealName);
     writeDurably(file, sealed ? Buffer.concat([Buffer.of(mark), sealed]) : content);
   }
