@@ -33,7 +33,7 @@ export function checkFiles(
   config: unknown,
   file: string,
   clock: Pick<Clock, 'wall'>,
-  read: Read = (path) => readNamedFile(path),
+  read: Read = readNamedFile,
 ): void {
   const files = filesIn(schema, config);
   const faults = files.flatMap(

@@ -3,8 +3,8 @@ import { dirname } from 'node:path';
 import { filesIn } from './config-files.ts';
 import type { Events } from './events.ts';
 
-/** Types of file systems that keep no rights of users, by statfs(2): FAT and exFAT. All their files have the rights of the mount. */
-const withoutRights: ReadonlySet<number> = new Set([0x4d44, 0x2011bab0]);
+/** Type of the file system FAT, by statfs(2). It keeps no rights: all its files have those of the mount. */
+const fat = 0x4d44;
 /** Secrets in a configuration: keys with these names, and a password in a URL. */
 const secrets = /(secret|password|pin|code|key)"?\s*=|:\/\/[^\s/"]*:[^\s/"]*@/;
 
@@ -16,17 +16,11 @@ export function exposureOf(file: string): string | undefined {
   try {
     const path = realpathSync(file);
     const facts = statSync(path);
-    const user = process.getuid?.();
-    if (user === undefined || !facts.isFile() || (facts.mode & 0o006) === 0) return undefined;
-    if (withoutRights.has(statfsSync(path).type)) return undefined;
-    for (let folder = dirname(path); ; folder = dirname(folder)) {
-      if ((statSync(folder).mode & 0o001) === 0) return undefined;
-      if (folder === dirname(folder)) break;
-    }
-    // After chmod alone, a party that is one of these other users could not read the file itself.
-    const isOther = user !== 0 && user !== facts.uid && !process.getgroups?.().includes(facts.gid);
-    const group = isOther ? `chgrp ${process.getegid?.()} ${file} and ` : '';
-    return `all users can open it (mode ${(facts.mode & 0o777).toString(8)}); run ${group}chmod 640 ${file}`;
+    const isOpen = process.getuid && facts.isFile() && (facts.mode & 0o006) !== 0;
+    if (!isOpen || statfsSync(path).type === fat) return undefined;
+    for (let at = path; at !== dirname(at); at = dirname(at))
+      if ((statSync(dirname(at)).mode & 0o001) === 0) return undefined;
+    return `all users can open it (mode ${(facts.mode & 0o777).toString(8)}); run chmod 640 ${file} (this user must own it or be in its group)`;
   } catch {
     return undefined;
   }

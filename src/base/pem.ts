@@ -8,7 +8,7 @@ import { readNamedFile } from './named-file.ts';
  * @param read reads the file, in place of `readNamedFile`
  * @throws {PosternError} `configuration` when the file cannot be read, or holds nothing in PEM
  */
-export function readPem(file: string, what: string, read = (path: string) => readNamedFile(path)): string {
+export function readPem(file: string, what: string, read = readNamedFile): string {
   let text: string;
   try {
     text = read(file).toString();

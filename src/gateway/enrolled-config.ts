@@ -116,18 +116,16 @@ export function configAtNext(config: GatewayConfig, order: TransferOrder, folder
   };
 }
 
+const besideState = ({ gateway }: Tables): string =>
+  dirname(String(gateway?.state ?? '/var/lib/postern/state.db'));
+
 /** Folder of the identity of a board. */
-export const identityFolder = ({ enrolment, gateway }: Tables): string =>
-  String(
-    enrolment?.folder ?? join(dirname(String(gateway?.state ?? '/var/lib/postern/state.db')), 'identity'),
-  );
+export const identityFolder = (config: Tables): string =>
+  String(config.enrolment?.folder ?? join(besideState(config), 'identity'));
 
 /** File of the key by which the secrets of the identity are encrypted, where no command gives that key. */
-export function identityKey(config: Tables): string {
-  const state = config.gateway?.state ?? '/var/lib/postern/state.db';
-  const beside = state === ':memory:' ? identityFolder(config) : String(state);
-  return String(config.enrolment?.['identity-key'] ?? join(dirname(beside), 'identity.key'));
-}
+export const identityKey = (config: Tables): string =>
+  String(config.enrolment?.['identity-key'] ?? join(besideState(config), 'identity.key'));
 
 /** Reads and writes the files with secrets of the identity. */
 export function identityFiles(config: Tables): IdentityFiles {

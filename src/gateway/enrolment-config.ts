@@ -8,7 +8,7 @@ const enrolmentTable = v.strictObject({
   ),
   'identity-key': described(
     v.optional(text),
-    'File of the key by which the secrets in `folder` are encrypted; made when it is missing, by default `identity.key` beside the state file. With `gateway.key-command` it is not used',
+    'File of the key that encrypts the secrets in `folder`, made when needed; by default `identity.key` beside the state file. Not used with `gateway.key-command`',
   ),
   url: described(
     v.optional(mqttUrl),

@@ -14,7 +14,7 @@ import { makeFolder } from '../../base/make-folder.ts';
 import { setAside } from '../../base/recover-state.ts';
 import type { EnrolmentGrant } from '../../wire/tunnel/enrolment-message.ts';
 import { gatewayTopics, goneUnit } from '../../wire/tunnel/topics.ts';
-import { IdentityFiles } from './identity-files.ts';
+import { IdentityFiles, orUndefined } from './identity-files.ts';
 
 /** The DM account that a gateway got by enrolment. */
 export interface EnrolledAccount {
@@ -287,15 +287,6 @@ function accountOf(content: Buffer): EnrolledAccount | undefined {
   const { gateway, server, clientSecret, serverSecret } = JSON.parse(content.toString());
   const isWhole = [gateway, server, clientSecret, serverSecret].every((one) => typeof one === 'string');
   return isWhole ? { gateway, server, clientSecret, serverSecret } : undefined;
-}
-
-/** Undefined in place of an error. */
-function orUndefined<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch {
-    return undefined;
-  }
 }
 
 /** @throws {PosternError} `malformed` */

@@ -1,4 +1,4 @@
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { writeDurably } from '../../base/durable.ts';
 import { systemEntropy } from '../../base/entropy.ts';
@@ -12,18 +12,10 @@ const mark = 1;
 /** The name that the files are sealed for. All have the same one, because a departure renames them (`DepartureMarks`). */
 const sealName = 'identity';
 /** The files with secrets in the folder of an identity. */
-const secretFiles = [
-  'gateway.key',
-  'enrolled.json',
-  'enrolled.json.replaced',
-  'leaving',
-  'told',
-  'order.json',
-  'claim.key',
-];
+const secretFiles = /^((gateway|claim)\.key|(enrolled|order)\.json(\.replaced)?|leaving|told)$/;
 
-/** The last key command that has given a key, and what its key seals: a reload must not wait for the command again. */
-let commanded: { readonly name: string; readonly sealing: PlatformSealing } | undefined;
+/** Seals by the key of the last key command. A reload must not wait for the command again. */
+let commanded: PlatformSealing | undefined;
 
 /**
  * Reads and writes the files with secrets in the folder of a board's identity. They are encrypted by the key of the platform. Files in
@@ -47,13 +39,11 @@ export class IdentityFiles {
   readonly read = (file: string): Buffer => {
     const content = readNamedFile(file);
     if (content[0] !== mark) return content;
-    const sealer = this.#sealer();
-    const opened = sealer?.open(content.subarray(1), sealName);
+    const opened = this.#sealer()?.open(content.subarray(1), sealName);
     if (opened) return opened;
-    const why = this.#fault && ` (${this.#fault})`;
     throw new PosternError(
       'configuration',
-      `is encrypted, and the key of ${sealer?.source ?? 'this command'} does not open it${why}; bring back the right key, or remove the file to enrol this gateway again`,
+      `is encrypted, and the key of ${this.#sealing?.source} does not open it${this.#fault}; bring back the right key, or remove the file to enrol this gateway again`,
     );
   };
 
@@ -79,16 +69,12 @@ export class IdentityFiles {
 
   /** Encrypts the files of a folder that are in clear. Each is replaced as a whole. @throws as `write` */
   sealAll(folder: string): void {
-    for (const file of secretFiles.map((name) => join(folder, name))) {
-      if (!existsSync(file)) continue;
-      let content: Buffer;
-      try {
-        content = readNamedFile(file);
-      } catch {
-        // Whoever needs the file says so.
-        continue;
-      }
-      if (content[0] !== mark) this.write(file, content);
+    if (!existsSync(folder)) return;
+    for (const name of readdirSync(folder).filter((one) => secretFiles.test(one))) {
+      const file = join(folder, name);
+      // A file that cannot be read stays. Whoever needs it says so.
+      const content = orUndefined(() => readNamedFile(file));
+      if (content && content[0] !== mark) this.write(file, content);
     }
   }
 
@@ -100,15 +86,26 @@ export class IdentityFiles {
 
   /** @throws {PosternError} `configuration` when the command gives no key */
   #sealer(): PlatformSealing | undefined {
-    if (!this.#source || this.#sealing) return this.#sealing;
-    const name = 'command' in this.#source ? JSON.stringify(this.#source.command) : undefined;
-    this.#sealing =
-      commanded !== undefined && commanded.name === name
-        ? commanded.sealing
-        : new PlatformSealing(this.#source, systemEntropy, (reason) => {
-            this.#fault = reason;
-          });
-    if (name !== undefined) commanded = { name, sealing: this.#sealing };
+    const source = this.#source;
+    if (!source || this.#sealing) return this.#sealing;
+    const make = () =>
+      new PlatformSealing(source, systemEntropy, (reason) => {
+        this.#fault = ` (${reason})`;
+      });
+    if ('file' in source) this.#sealing = make();
+    else {
+      if (commanded?.source !== source.command.join(' ')) commanded = make();
+      this.#sealing = commanded;
+    }
     return this.#sealing;
+  }
+}
+
+/** Undefined in place of an error. */
+export function orUndefined<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
   }
 }
