@@ -17,10 +17,15 @@ const secrets = 'client-secret = "long enough 1"\nserver-secret = "long enough 2
 const parties = {
   gateway: `[gateway]\nid = "gw-1"\nstate = ":memory:"\nadmin-socket = "${folder}/admin.sock"\n[coap]\nport = 0\ninterfaces = ["lo"]\n[coaps]\nport = 0\n[mqtt]\n${broker}\n[dm-server]\nid = "dm.example"\n${secrets}\n`,
   headend: `[headend]\nid = "dm.example"\nstate = ":memory:"\n[api]\nport = 0\n[mqtt]\n${broker}\n[[gateway]]\nid = "gw-1"\n${secrets}\n`,
-  device: '[device]\nid = "urn:dev:1"\nfactory-secret = "secret of the device"\n[network]\ninterface = "127.0.0.1"\n',
+  device:
+    '[device]\nid = "urn:dev:1"\nfactory-secret = "secret of the device"\n[network]\ninterface = "127.0.0.1"\n',
 } as const;
 /** What a party tells after its start. */
-const running = { gateway: 'gateway.started', headend: 'api.listening', device: 'device.attach-failed' } as const;
+const running = {
+  gateway: 'gateway.started',
+  headend: 'api.listening',
+  device: 'device.attach-failed',
+} as const;
 
 for (const party of ['gateway', 'headend', 'device'] as const)
   test(`${party}: files with secrets that all users can open are told once; those of the group are not`, {
