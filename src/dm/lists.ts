@@ -33,11 +33,14 @@ export function getList(
   const kind = query.slice('list='.length);
   const view = tree.get(path, serverId);
   if (kind === 'Struct' || kind === 'StructData')
-    return walk(tree, { path, view }, serverId).map(({ path: at, view: found }) => ({
-      source: { locUri: nodeUri(at) },
-      meta: { format: found.format, ...(found.type !== undefined && { type: found.type }) },
-      ...(kind === 'StructData' && found.format !== 'node' && { data: found.value ?? '' }),
-    }));
+    return {
+      [Symbol.iterator]: () =>
+        walk(tree, { path, view }, serverId).map(({ path: at, view: found }) => ({
+          source: { locUri: nodeUri(at) },
+          meta: { format: found.format, ...(found.type !== undefined && { type: found.type }) },
+          ...(kind === 'StructData' && found.format !== 'node' && { data: found.value ?? '' }),
+        })),
+    };
   const wanted = wantedProperties(kind);
   if (!wanted) throw new DmError(DmStatus.OptionalFeatureNotSupported, `no list ${kind}`);
   const budget = { nodes: nodeBound };

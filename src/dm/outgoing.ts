@@ -1,3 +1,4 @@
+import { isPacked } from '../wire/syncml/elements.ts';
 import {
   type Command,
   commandForXml,
@@ -63,7 +64,7 @@ export class Outgoing {
 
   /** Queues a command. A Status goes before all other commands, because it answers the last received message. */
   push({ command, ...rest }: Queued): void {
-    // Before the value is cut into chunks, because all chunks must be text or all must be octets.
+    // Before the value is cut into chunks, because all chunks must be of one form.
     const queued = { ...rest, command: commandForXml(command) };
     const at = queued.command.name === 'Status' ? this.#waiting.findIndex(isNoStatus) : -1;
     this.#insert(at < 0 ? this.#waiting.length : at, queued);
@@ -179,13 +180,17 @@ function dataBound(command: Command): number {
   return typeof data === 'string' ? textInXml(data) : Math.ceil(data.length / 3) * 4;
 }
 
-/** Cuts a command in two so that the value of the first chunk takes at most `room` bytes in XML. */
+/**
+ * Cuts a command in two so that the value of the first chunk takes at most `room` bytes in XML. Octets are cut as base64: the
+ * size in Meta is that of the base64 (tree and description 1.2.1, section 7.7.4).
+ */
 function cut(command: Command, room: number, isRest = false): { chunk: Command; rest: Command } | undefined {
-  const item = onlyItem(command);
-  if (item?.data === undefined || room < smallestChunk) return undefined;
-  const { data, meta } = item;
-  const [head, tail] =
-    typeof data === 'string' ? cutText(data, room) : cutOctets(Buffer.from(data), Math.floor(room / 4) * 3);
+  const whole = onlyItem(command);
+  if (whole?.data === undefined || room < smallestChunk) return undefined;
+  const item = typeof whole.data === 'string' ? whole : inBase64(whole, whole.data);
+  const { meta } = item;
+  const data = String(item.data);
+  const [head, tail] = cutText(data, room);
   const withItem = (changed: Item): Command => ({ ...command, items: [changed] }) as Command;
   const { size: _, ...unsized } = meta ?? {};
   return {
@@ -199,10 +204,12 @@ function cut(command: Command, room: number, isRest = false): { chunk: Command; 
   };
 }
 
-const cutOctets = (data: Buffer, length: number): [Buffer, Buffer] => [
-  data.subarray(0, length),
-  data.subarray(length),
-];
+/** The item with its octets as base64. A TNDS object in WBXML keeps its format; its type says what the octets are. */
+const inBase64 = (item: Item, octets: Uint8Array): Item => ({
+  ...item,
+  ...(!isPacked(item.meta?.type) && { meta: { ...item.meta, format: 'b64' } }),
+  data: Buffer.from(octets).toString('base64'),
+});
 
 function cutText(text: string, room: number): [string, string] {
   let length = Math.min(text.length, room);

@@ -109,6 +109,10 @@ export class ServerSession extends Session {
   /** Bytes of the results of the last round. */
   #resultWeight = 0;
   #opening: 'none' | 'client' | 'server' = 'none';
+  /** DevDetail/LrgObj: whether the client takes values in chunks. Undefined until it was asked. */
+  #takesChunks: boolean | undefined;
+  /** A round that waits for this answer. */
+  #postponed: readonly Operation[] | undefined;
 
   constructor(parts: ServerSessionParts) {
     super(parts, false);
@@ -183,12 +187,15 @@ export class ServerSession extends Session {
   protected override async packageEnded(): Promise<void> {
     try {
       this.#work ??= this.#begin();
-      const { value, done } = await this.#work.next(this.#records.map(outcomeOf));
-      this.#forgetRound();
-      if (done || value.length === 0) this.end(DmStatus.Ok, 'done');
-      else if (value.length > operationsPerPackage)
-        throw new PosternError('tooLarge', `work of more than ${operationsPerPackage} operations at once`);
-      else this.#send(value);
+      let isSent = this.#postponed !== undefined && this.#resume(this.#postponed);
+      while (!isSent) {
+        const { value, done } = await this.#work.next(this.#records.map(outcomeOf));
+        this.#forgetRound();
+        if (done || value.length === 0) return this.end(DmStatus.Ok, 'done');
+        if (value.length > operationsPerPackage)
+          throw new PosternError('tooLarge', `work of more than ${operationsPerPackage} operations at once`);
+        isSent = this.#send(value);
+      }
     } catch (thrown) {
       const error = asPosternError(thrown);
       this.end(error.dmStatus, error.message);
@@ -237,13 +244,47 @@ export class ServerSession extends Session {
     for (const item of items) this.#resultWeight += weightOfItem(item);
   }
 
-  #send(operations: readonly Operation[]): void {
+  /** Sends a round. Returns false when the client takes no operation of it; the records say so then. */
+  #send(operations: readonly Operation[]): boolean {
+    if (this.#takesChunks !== undefined || !operations.some((each) => this.#needsChunks(each)))
+      return this.#sendAll(operations);
+    this.#postponed = operations;
+    return this.#sendAll([largeObjects]);
+  }
+
+  /** The client has answered whether it takes values in chunks. One that has no such node may take them. */
+  #resume(operations: readonly Operation[]): boolean {
+    this.#takesChunks = this.#records[0]?.results[0]?.data !== 'false';
+    this.#postponed = undefined;
+    this.#forgetRound();
+    return this.#sendAll(operations);
+  }
+
+  #sendAll(operations: readonly Operation[]): boolean {
     this.#records = operations.map(recordOf);
+    let isSent = false;
     for (const record of this.#records)
-      this.outgoing.push({
-        command: commandOf(record.operation),
-        sent: (command, msgId) => this.#follow(record, command, msgId),
-      });
+      if (this.#isRefused(record.operation)) record.status = DmStatus.RequestEntityTooLarge;
+      else {
+        isSent = true;
+        this.outgoing.push({
+          command: commandOf(record.operation),
+          sent: (command, msgId) => this.#follow(record, command, msgId),
+        });
+      }
+    return isSent;
+  }
+
+  /** Whether the client cannot take an operation (OMA DM protocol 1.2.1, section 7.3): by its MaxObjSize, or by its LrgObj. */
+  #isRefused(operation: Operation): boolean {
+    if ('operations' in operation) return operation.operations.some((each) => this.#isRefused(each));
+    if (operation.name === 'Alert') return false;
+    return !this.peerTakes(operation.data) || (this.#takesChunks === false && this.#needsChunks(operation));
+  }
+
+  /** Whether the value may not fit into a message. A value within a compound is never cut. */
+  #needsChunks(operation: Operation): boolean {
+    return 'uri' in operation && !this.fitsMessage(operation.data);
   }
 
   #follow(record: Sending, command: Command, msgId: number): void {
@@ -275,6 +316,9 @@ export const textOfResult = (data: string | Uint8Array): string =>
   typeof data === 'string' ? data : Buffer.from(data).toString('base64');
 
 async function* nothing(): Work {}
+
+/** Asks a client, before it gets a value in chunks, whether it takes them. */
+const largeObjects: NodeOperation = { name: 'Get', uri: './DevDetail/LrgObj' };
 
 const recordOf = (operation: Operation): Sending => ({
   operation,

@@ -2,15 +2,16 @@ import {
   type Alert,
   type Chal,
   type Command,
+  commandWithValues,
   elementOf,
   type Status,
   type SyncHdr,
   type SyncmlMessage,
 } from '../wire/syncml/message.ts';
-import { sizeInXml } from '../wire/syncml/size.ts';
+import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
 import { type Seal, SessionAuthentication } from './authentication.ts';
 import { header, isKnownVersion, isProtocolVersion, ownLimits, type ProtocolVersion } from './header.ts';
-import { LargeObjectReceiver } from './large-object.ts';
+import { LargeObjectReceiver, objectSize } from './large-object.ts';
 import { Outgoing, type Queued } from './outgoing.ts';
 import {
   abort,
@@ -28,6 +29,7 @@ import {
 import {
   baseWeight,
   callbackWeight,
+  frameBytes,
   messageBound,
   refusalBound,
   spareBytes,
@@ -200,9 +202,20 @@ export abstract class Session {
     this.push(statusOf(msgId, cmdId, cmd, data, fields));
   }
 
-  /** Largest object that the other side accepts, in bytes. */
-  protected get peerObjectLimit(): number {
-    return this.#peerObjectLimit;
+  /** Whether the other side accepts an object of this value, by its MaxObjSize. */
+  protected peerTakes(data: string | Uint8Array = ''): boolean {
+    return objectSize(data) <= this.#peerObjectLimit;
+  }
+
+  /** Whether the other side may refuse a value that this side stores. */
+  protected get peerTakesLess(): boolean {
+    return this.#peerObjectLimit < ownLimits.maxObjSize;
+  }
+
+  /** Whether a value surely fits into one message of the other side, in XML. If not, it may go in chunks. */
+  protected fitsMessage(data: string | Uint8Array = ''): boolean {
+    const size = typeof data === 'string' ? textInXml(data) : objectSize(data);
+    return size <= this.#peerLimit - frameBytes;
   }
 
   async #take(message: SyncmlMessage, seal: Seal | undefined): Promise<SyncmlMessage | undefined> {
@@ -252,6 +265,7 @@ export abstract class Session {
       this.end(DmStatus.RequestEntityTooLarge, 'the session holds too much');
     if (this.#outcome) return this.#lastWords(answered);
     if (final) {
+      this.#objects.packageEnded();
       this.#ownTurn = true;
       const requested = this.#requested;
       this.#requested = false;
@@ -346,7 +360,13 @@ export abstract class Session {
     if (interrupted) this.push(noEndOfData(interrupted));
     for (const { status, uri } of statuses)
       this.status(message, command, nameOf(command), status, uri === undefined ? {} : { targetRefs: [uri] });
-    return complete;
+    try {
+      return complete && commandWithValues(complete);
+    } catch {
+      // A value that is not base64, as its format says. The other commands of the message count.
+      this.status(message, command, nameOf(command), DmStatus.BadRequest);
+      return undefined;
+    }
   }
 
   /** Answers a message with a MsgID below the last one. */
