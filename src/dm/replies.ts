@@ -66,6 +66,10 @@ export function statusOf(
   };
 }
 
+/** A Status without what it may lack: the names of what it is for. */
+export const withoutReferences = (command: Command): Command =>
+  command.name === 'Status' ? { ...command, targetRefs: [], sourceRefs: [] } : command;
+
 /** What a Get found, as one Results command for each item, so that each can go into a message of its own. */
 export const resultsOf = (
   msgRef: number,

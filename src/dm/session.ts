@@ -4,6 +4,7 @@ import {
   type Command,
   commandWithValues,
   elementOf,
+  elementOfCommand,
   type Status,
   type SyncHdr,
   type SyncmlMessage,
@@ -12,7 +13,7 @@ import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
 import { type Seal, SessionAuthentication } from './authentication.ts';
 import { header, isKnownVersion, isProtocolVersion, ownLimits, type ProtocolVersion } from './header.ts';
 import { LargeObjectReceiver, objectSize } from './large-object.ts';
-import { Outgoing, type Queued } from './outgoing.ts';
+import { isChunk, Outgoing, type Queued, sizeOf } from './outgoing.ts';
 import {
   abort,
   idsIn,
@@ -25,6 +26,7 @@ import {
   type StatusFields,
   statusOf,
   unanswered,
+  withoutReferences,
 } from './replies.ts';
 import {
   baseWeight,
@@ -66,6 +68,10 @@ export abstract class Session {
   #peerLimit: number;
   #peerObjectLimit = Number.POSITIVE_INFINITY;
   #version: ProtocolVersion;
+  /** The last message had no room for anything of the own package. The next one may: it has no credential and no challenge. */
+  #wasStuck = false;
+  /** The Status for alert 1222 of the message under way. What was asked for comes before it. */
+  #asked: Status | undefined;
   /** Whether this side is sending its package, so that the last message of it may be marked Final. */
   #ownTurn: boolean;
   #outcome: SessionOutcome | undefined;
@@ -243,7 +249,8 @@ export abstract class Session {
     }
     const refused = verdict !== undefined && !this.#authentication.heed(verdict);
     if (refused && (!isChallenge(verdict) || this.#authentication.exhausted)) {
-      this.end(verdict.data, 'the other side did not accept the credential');
+      const what = isChallenge(verdict) ? 'did not accept the credential' : 'refused the message';
+      this.end(verdict.data, `the other side ${what}`);
       return this.#lastWords([]);
     }
     // A side that asks for another credential need not prove itself yet. The last commands are sent again (section 9).
@@ -340,7 +347,8 @@ export abstract class Session {
   #flow(alert: Alert, message: SyncmlMessage): boolean {
     switch (alert.data) {
       case AlertCode.NextMessage:
-        this.status(message, alert, 'Alert', DmStatus.Ok);
+        if (!message.header.noResp && !alert.noResp)
+          this.#asked = statusOf(message.header.msgId, alert.cmdId, 'Alert', DmStatus.Ok);
         return true;
       case AlertCode.SessionAbort:
         this.end(DmStatus.SessionAborted, 'the other side aborted the session');
@@ -396,16 +404,16 @@ export abstract class Session {
       msgId,
       { ...authentication.credential(), ...(authentication.peerProved && respUri && { respUri }) },
     );
-    const lead = first.map((command, at) => ({ ...command, cmdId: String(at + 1) }));
-    const empty = elementOf({ header: head, commands: lead, final: true });
-    const space = this.#peerLimit - sizeInXml(empty, -1) - spareBytes;
-    const from = batch ? new Outgoing() : this.outgoing;
-    for (const queued of batch ?? []) from.push(queued);
-    const queued = from.take(batch ? Number.POSITIVE_INFINITY : space, msgId, lead.length);
+    const { lead, space } = this.#lead(head, first);
+    const again = batch && this.#again(batch, space, lead.length);
+    const queued = again ?? this.outgoing.take(space, msgId, lead.length);
+    const isStuck = !again && queued.length === 0 && !this.outgoing.isEmpty;
+    if (space < 0 || (isStuck && this.#wasStuck)) return this.#nothingFits(head);
+    this.#wasStuck = isStuck;
     this.#lastBatch = queued;
     this.#lastWeight = queued.reduce((sum, { command }) => sum + weightOf(command), 0);
     const commands = [...lead, ...queued.map(({ command }) => command)];
-    const isFinal = batch
+    const isFinal = again
       ? this.#lastWasFinal
       : this.outgoing.isEmpty && (this.#ownTurn || this.#outcome !== undefined);
     if (!isFinal && !this.#ownTurn) commands.push({ ...nextMessage, cmdId: String(idsIn(commands) + 1) });
@@ -413,4 +421,51 @@ export abstract class Session {
     this.#lastWasFinal = isFinal;
     return { header: head, commands, final: isFinal };
   }
+
+  /**
+   * What comes first in a message, and the bytes that are left. Statuses lose what they may lack where the other side's
+   * MaxMsgSize is small, and the Status for alert 1222 comes only where it is no burden to what was asked for.
+   */
+  #lead(head: SyncHdr, first: readonly Command[]): { lead: Command[]; space: number } {
+    const numberedOnes = first.map((command, at) => ({ ...command, cmdId: String(at + 1) }));
+    const spaceBeside = (commands: readonly Command[]) =>
+      this.#peerLimit -
+      sizeInXml(elementOf({ header: head, commands, final: true }), -1) -
+      (this.#ownTurn ? spareBytes : spareBytes + sizeOfNext);
+    const whole = spaceBeside(numberedOnes);
+    const lead: Command[] = whole >= 0 ? numberedOnes : numberedOnes.map(withoutReferences);
+    const space = whole >= 0 ? whole : spaceBeside(lead);
+    if (!this.#asked) return { lead, space };
+    const asked = { ...this.#asked, cmdId: String(lead.length + 1) };
+    this.#asked = undefined;
+    const size = sizeInXml(elementOfCommand(asked), 0);
+    const isBurden = size > (this.outgoing.isEmpty ? space : space / 4);
+    return isBurden ? { lead, space } : { lead: [...lead, asked], space: space - size };
+  }
+
+  /**
+   * The commands of the last message once more. Undefined when the other side, which has told its MaxMsgSize since, takes them only
+   * in smaller messages: they wait to be sent then. Chunks are as small as they were told to be.
+   */
+  #again(batch: readonly Queued[], space: number, before: number): Queued[] | undefined {
+    const again = new Outgoing();
+    again.putBack(batch);
+    if (batch.some(({ command }) => isChunk(command)) || sizeOf(batch) <= space)
+      return again.take(Number.POSITIVE_INFINITY, this.#msgId, before);
+    this.outgoing.putBack(batch);
+    this.#ownTurn ||= this.#lastWasFinal;
+    return undefined;
+  }
+
+  /** The other side's messages are so small that this side can say nothing in them. It says that, in as few bytes as it can. */
+  #nothingFits({ cred: _, ...head }: SyncHdr): SyncmlMessage {
+    const status = DmStatus.RequestEntityTooLarge;
+    this.end(status, `nothing fits into messages of ${this.#peerLimit} bytes: the other side's MaxMsgSize`);
+    const verdict = statusOf(this.#received, '0', 'SyncHdr', status);
+    const commands = [verdict, abort].map((command, at) => ({ ...command, cmdId: String(at + 1) }));
+    return { header: head, commands, final: true };
+  }
 }
+
+/** Bytes of alert 1222 in XML, with a CmdID of four digits. */
+const sizeOfNext = sizeInXml(elementOfCommand({ ...nextMessage, cmdId: '0000' }), 0);
