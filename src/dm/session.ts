@@ -11,7 +11,7 @@ import {
 } from '../wire/syncml/message.ts';
 import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
 import { type Seal, SessionAuthentication } from './authentication.ts';
-import { header, isKnownVersion, isProtocolVersion, ownLimits, type ProtocolVersion } from './header.ts';
+import { header, isProtocolVersion, ownLimits, type ProtocolVersion, unknownVersion } from './header.ts';
 import { LargeObjectReceiver, objectSize } from './large-object.ts';
 import { isChunk, Outgoing, type Queued, sizeOf } from './outgoing.ts';
 import {
@@ -70,7 +70,7 @@ export abstract class Session {
   #version: ProtocolVersion;
   /** The last message had no room for anything of the own package. The next one may: it has no credential and no challenge. */
   #wasStuck = false;
-  /** The Status for alert 1222 of the message under way. What was asked for comes before it. */
+  /** The Status for alert 1222 or 1223 of the message under way. What was asked for comes before it. */
   #asked: Status | undefined;
   /** Whether this side is sending its package, so that the last message of it may be marked Final. */
   #ownTurn: boolean;
@@ -228,9 +228,10 @@ export abstract class Session {
     const { header: head, commands, final } = message;
     const { ends, sessionId } = this.#parts;
     if (this.#outcome && !this.lastWord) return undefined;
-    if (!isKnownVersion(message)) {
-      this.end(DmStatus.UnsupportedVersion, `protocol version ${head.verProto}`);
-      return this.#lastWords([statusOf(head.msgId, '0', 'SyncHdr', DmStatus.UnsupportedVersion)]);
+    const unknown = unknownVersion(message);
+    if (unknown !== undefined) {
+      this.end(unknown, `protocol version ${head.verProto}, DTD version ${head.verDtd}`);
+      return this.#lastWords([statusOf(head.msgId, '0', 'SyncHdr', unknown)]);
     }
     if (head.sessionId !== sessionId || head.source.locUri !== ends.remote) {
       this.end(DmStatus.BadRequest, 'a message of another session or party');
@@ -260,6 +261,7 @@ export abstract class Session {
     if (!this.#authentication.peerProved) {
       this.#held.push(...statuses.slice(0, messageBound));
       if (this.#authentication.exhausted) this.end(judged.status, 'the other side did not prove itself');
+      if (!refused && this.#isBare(message)) this.end(DmStatus.Ok, 'done');
       if (this.#outcome && !this.lastWord) return undefined;
       return this.#untrusted(message, judged.status, answered);
     }
@@ -289,17 +291,17 @@ export abstract class Session {
    */
   protected challenge(message: SyncmlMessage, seal: Seal): SyncmlMessage {
     const { header: head } = message;
-    if (!isKnownVersion(message))
-      return this.#message([statusOf(head.msgId, '0', 'SyncHdr', DmStatus.UnsupportedVersion)]);
+    const unknown = unknownVersion(message);
+    if (unknown !== undefined) return this.#message([statusOf(head.msgId, '0', 'SyncHdr', unknown)]);
     this.#heedHeader(message);
     const judged = this.#authentication.judge(head, seal);
     return this.#untrusted(message, judged.status, [this.#verdict(head, judged)]);
   }
 
   /** The Status for the other side's header. */
-  #verdict({ msgId, source }: SyncHdr, { status, chal }: { status: number; chal?: Chal }): Command {
+  #verdict({ msgId, source, target }: SyncHdr, { status, chal }: { status: number; chal?: Chal }): Command {
     return statusOf(msgId, '0', 'SyncHdr', status, {
-      targetRefs: [this.#parts.ends.local],
+      targetRefs: [target.locUri],
       sourceRefs: [source.locUri],
       ...(chal && !this.#authentication.peerExhausted && { chal }),
     });
@@ -311,6 +313,16 @@ export abstract class Session {
       this.#peerLimit = Math.min(meta.maxMsgSize, this.#ownLimit);
     if (meta?.maxObjSize !== undefined && meta.maxObjSize > 0) this.#peerObjectLimit = meta.maxObjSize;
     if (respUri !== undefined) this.#respUri = respUri;
+  }
+
+  /**
+   * Section 9: a client does not challenge a server that has neither commands nor a challenge. Unless something waits for its
+   * statuses, which count only from a server that has proved itself.
+   */
+  #isBare({ commands, final }: SyncmlMessage): boolean {
+    return (
+      !this.lastWord && final && this.#awaited.size === 0 && commands.every(({ name }) => name === 'Status')
+    );
   }
 
   /** Section 9: the answer to a side that has not proved itself has statuses only. */
@@ -347,10 +359,10 @@ export abstract class Session {
   #flow(alert: Alert, message: SyncmlMessage): boolean {
     switch (alert.data) {
       case AlertCode.NextMessage:
-        if (!message.header.noResp && !alert.noResp)
-          this.#asked = statusOf(message.header.msgId, alert.cmdId, 'Alert', DmStatus.Ok);
+        this.#accept(alert, message);
         return true;
       case AlertCode.SessionAbort:
+        this.#accept(alert, message);
         this.end(DmStatus.SessionAborted, 'the other side aborted the session');
         return true;
       case AlertCode.NoEndOfData:
@@ -360,6 +372,11 @@ export abstract class Session {
       default:
         return false;
     }
+  }
+
+  /** Has the next message say that an alert which controls the session was understood. */
+  #accept(alert: Alert, { header: { msgId, noResp } }: SyncmlMessage): void {
+    if (!noResp && !alert.noResp) this.#asked = statusOf(msgId, alert.cmdId, 'Alert', DmStatus.Ok);
   }
 
   /** The command with its large object assembled. Undefined while chunks are missing, and when the object is wrong. */

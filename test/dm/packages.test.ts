@@ -211,8 +211,9 @@ describe('transport errors and wrong messages', () => {
     const serverSide = server(dm);
     const start = client(device).start();
     const abort = { name: 'Alert', cmdId: '9', data: 1223, items: [] } as const;
-    await serverSide.receive({ ...start, commands: [...start.commands, abort] });
+    const answer = await serverSide.receive({ ...start, commands: [...start.commands, abort] });
     assert.equal(serverSide.outcome?.status, 514);
+    assert.deepEqual(statusesOf(answer), ['SyncHdr 212', 'Alert 200'], 'and it has a status of its own');
   });
 });
 
