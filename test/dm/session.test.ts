@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { runClientSession } from '../../src/dm/client-session.ts';
 import type { NodeOperation, Operation, OperationOutcome } from '../../src/dm/server-session.ts';
 import { messageBound } from '../../src/dm/session-bounds.ts';
-import type { Alert } from '../../src/wire/syncml/message.ts';
+import type { Alert, SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import {
   client,
   clientAccount,

@@ -30,7 +30,7 @@ test('a TNDS object in XML truncated at any character is refused', () => {
 });
 
 for (const [what, text] of [
-  ['document type', '<!DOCTYPE MgmtTree><MgmtTree/>'],
+  ['document type with a declaration', '<!DOCTYPE MgmtTree [<!ENTITY a "b">]><MgmtTree/>'],
   ['other root', '<Tree/>'],
   ['no node', '<MgmtTree/>'],
   ['node without name', '<MgmtTree><Node/></MgmtTree>'],
