@@ -134,9 +134,11 @@ async function atomic(
   return [ofAtomic(DmStatus.AtomicFailed), ...undone, ...rest];
 }
 
-/** Section 6.6.2: Atomic may contain no Get, since a Get cannot be undone, and no other Atomic. */
+/** Section 6.6.2: Atomic may contain no Get, since a Get cannot be undone, and no other Atomic. Nor may a Sequence in it. */
 const isForbiddenInAtomic = (command: Command): boolean =>
-  command.name === 'Get' || command.name === 'Atomic';
+  command.name === 'Get' ||
+  command.name === 'Atomic' ||
+  (isCompositeCommand(command) && command.commands.some(isForbiddenInAtomic));
 
 /** Status of an item that succeeded before its Atomic failed: 216 when it was undone, 516 when it cannot be undone. */
 function statusAfterRollback(tree: ManagementTree, command: Command, { uri }: ItemOutcome): number {

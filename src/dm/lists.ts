@@ -1,6 +1,7 @@
 import type { Item } from '../wire/syncml/message.ts';
 import { encodeTnds, TndsMediaType, type TndsNode } from '../wire/syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
+import { typeOf } from './properties.ts';
 import { DmStatus } from './status.ts';
 import type { ManagementTree } from './tree.ts';
 import type { NodeView } from './tree-branch.ts';
@@ -96,12 +97,13 @@ function subtree(
   budget: { nodes: number },
 ): TndsNode {
   if (--budget.nodes < 0) throw new DmError(DmStatus.RequestEntityTooLarge, 'a subtree of too many nodes');
-  const { format, type, value, title } = view;
+  const { format, value, title } = view;
+  const type = typeOf(view);
   const acl = wanted.has('ACL') ? tree.getAcl(path, serverId) : '';
   return {
     name: unescapeName(path.at(-1) ?? '.'),
     format,
-    ...(wanted.has('Type') && type !== undefined && { type }),
+    ...(wanted.has('Type') && type !== '' && { type }),
     ...(acl !== '' && { acl }),
     ...(wanted.has('Title') && title && { title }),
     ...(format === 'node'

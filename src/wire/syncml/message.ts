@@ -120,7 +120,8 @@ const request = {
   meta: optional(Meta),
   items: many(Item),
 };
-const execution = { ...request, correlator: optional(text('Correlator')) };
+const { items, ...beforeItems } = request;
+const execution = { ...beforeItems, correlator: optional(text('Correlator')), items };
 
 const commandFields = {
   Status: {
@@ -138,8 +139,8 @@ const commandFields = {
   Alert: {
     cmdId: one(text('CmdID')),
     noResp: optional(flag('NoResp')),
-    correlator: optional(text('Correlator')),
     data: one(integer('Data')),
+    correlator: optional(text('Correlator')),
     items: many(Item),
   },
   Results: {

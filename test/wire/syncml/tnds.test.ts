@@ -33,7 +33,7 @@ for (const [what, text] of [
   ['document type with a declaration', '<!DOCTYPE MgmtTree [<!ENTITY a "b">]><MgmtTree/>'],
   ['other root', '<Tree/>'],
   ['no node', '<MgmtTree/>'],
-  ['node without name', '<MgmtTree><Node/></MgmtTree>'],
+  ['inner node without name', '<MgmtTree><Node><NodeName>a</NodeName><Node/></Node></MgmtTree>'],
   ['name with a slash', '<MgmtTree><Node><NodeName>a/b</NodeName></Node></MgmtTree>'],
   [
     'unknown format',
