@@ -11,7 +11,7 @@ import { AlertCode, DmStatus } from './status.ts';
 /** Commands that get no Status, unless something is wrong with them. */
 export const unanswered: ReadonlySet<string> = new Set(['Status', 'Results']);
 
-export type StatusFields = Partial<Pick<Status, 'targetRefs' | 'sourceRefs' | 'chal'>>;
+export type StatusFields = Partial<Pick<Status, 'targetRefs' | 'sourceRefs' | 'chal' | 'items'>>;
 
 /** Name of the command's element. */
 export const nameOf = (command: Command): string =>

@@ -57,6 +57,8 @@ export interface OperationOutcome {
     readonly type?: string;
     readonly data: string | Uint8Array;
   }[];
+  /** What the user said to a question: the text that was typed, or the numbers of the choices, from 1. */
+  readonly said?: readonly string[];
   /** Outcomes of the operations of a compound, in their order. */
   readonly parts?: readonly OperationOutcome[];
 }
@@ -93,6 +95,7 @@ const devInfoBounds = { leaves: 32, name: 64, value: 256 } as const;
 interface Sending {
   readonly operation: Operation;
   status: number | undefined;
+  /** Results of a Get; items of the Status of a user interaction. */
   readonly results: Item[];
   readonly parts: readonly Sending[];
 }
@@ -239,7 +242,10 @@ export class ServerSession extends Session {
   #takeResults({ msgRef, cmdRef, items }: Results): void {
     const exact = msgRef === undefined ? undefined : this.#sent.get(`${msgRef} ${cmdRef}`);
     const record = exact ?? [...this.#sent].find(([key]) => key.endsWith(` ${cmdRef}`))?.[1];
-    if (!record) return;
+    if (record) this.#takeItems(record, items);
+  }
+
+  #takeItems(record: Sending, items: readonly Item[]): void {
     record.results.push(...items);
     for (const item of items) this.#resultWeight += weightOfItem(item);
   }
@@ -290,8 +296,9 @@ export class ServerSession extends Session {
   #follow(record: Sending, command: Command, msgId: number): void {
     this.#sent.set(`${msgId} ${command.cmdId}`, record);
     // A command may get several statuses. The first one that is not a success counts.
-    this.await(msgId, command.cmdId, (status) => {
+    this.await(msgId, command.cmdId, (status, items) => {
       if (record.status === undefined || record.status < 300) record.status = status;
+      if (record.operation.name === 'Alert') this.#takeItems(record, items);
     });
     if (isCompositeCommand(command))
       for (const [at, inner] of command.commands.entries()) {
@@ -327,16 +334,20 @@ const recordOf = (operation: Operation): Sending => ({
   parts: 'operations' in operation ? operation.operations.map(recordOf) : [],
 });
 
+const foundOf = ({ source, meta, data }: Item, operation: Operation) => ({
+  uri: source?.locUri ?? ('uri' in operation ? operation.uri : ''),
+  format: meta?.format ?? 'chr',
+  ...(meta?.type !== undefined && { type: meta.type }),
+  data: data ?? '',
+});
+
 const outcomeOf = ({ operation, status, results, parts }: Sending): OperationOutcome => ({
   operation,
   // Without a status, this side has to assume that the command was not executed.
   status: status ?? DmStatus.NotExecuted,
-  results: results.map(({ source, meta, data }) => ({
-    uri: source?.locUri ?? ('uri' in operation ? operation.uri : ''),
-    format: meta?.format ?? 'chr',
-    ...(meta?.type !== undefined && { type: meta.type }),
-    data: data ?? '',
-  })),
+  ...(operation.name === 'Alert'
+    ? { results: [], ...(results.length > 0 && { said: results.map(({ data = '' }) => valueText(data)) }) }
+    : { results: results.map((item) => foundOf(item, operation)) }),
   ...(parts.length > 0 && { parts: parts.map(outcomeOf) }),
 });
 

@@ -5,6 +5,7 @@ import {
   commandWithValues,
   elementOf,
   elementOfCommand,
+  type Item,
   type Status,
   type SyncHdr,
   type SyncmlMessage,
@@ -56,7 +57,7 @@ export abstract class Session {
   #lastWeight = 0;
   #lastWasFinal = false;
   /** Callbacks for the statuses of sent commands, by MsgID and CmdID. */
-  readonly #awaited = new Map<string, (status: number) => void>();
+  readonly #awaited = new Map<string, (status: Status) => void>();
   /** Statuses that arrived before the other side had proved itself. They take effect when it has. */
   #held: Status[] = [];
   #msgId = 0;
@@ -186,12 +187,16 @@ export abstract class Session {
   /**
    * Calls `settled` with each status of a sent command, except the statuses of single chunks of a large object (213).
    */
-  protected await(msgId: number, cmdId: string, settled: (status: number) => void): void {
+  protected await(
+    msgId: number,
+    cmdId: string,
+    settled: (status: number, items: readonly Item[]) => void,
+  ): void {
     const key = `${msgId} ${cmdId}`;
-    this.#awaited.set(key, (status) => {
+    this.#awaited.set(key, ({ data: status, items }) => {
       if (status === DmStatus.ChunkAccepted) return;
       if (!isOk(status)) this.outgoing.dropRest(key);
-      settled(status);
+      settled(status, items);
     });
   }
 
@@ -267,7 +272,7 @@ export abstract class Session {
     }
     if (refused) return this.#message(head.noResp ? [] : answered, this.#lastBatch);
     for (const status of [...this.#held.splice(0), ...statuses])
-      this.#awaited.get(`${status.msgRef} ${status.cmdRef}`)?.(status.data);
+      this.#awaited.get(`${status.msgRef} ${status.cmdRef}`)?.(status);
     const isSending = !this.outgoing.isEmpty;
     await this.#performAll(message);
     if (this.weight > (this.#parts.mostWeight ?? weightBound))
