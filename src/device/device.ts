@@ -356,14 +356,16 @@ export class Device implements AsyncDisposable {
 
   /**
    * Handles a request to the device, which is Package #0 (OMA DM notification). The response says whether its digest is
-   * right. The session that it asks for starts in the background.
+   * right, and it came by the key of the server's account, if that has one. The session that it asks for starts in the background.
    */
-  #asked({ method, url, payload }: StackIncoming): StackAnswer {
+  #asked({ method, url, payload, isProtected }: StackIncoming): StackAnswer {
     if (method !== 'POST') return { code: '4.05' };
     if (url.split('?')[0] !== notificationPath) return { code: '4.04' };
     const notification = decodeNotification(payload);
     const { serverId } = notification;
-    if (!this.#accounts.believes(notification)) {
+    // The secrets of an account may have been read on their way to this device. Its key was not.
+    const needsKey = this.#accounts.find(serverId)?.transport !== undefined;
+    if ((needsKey && !isProtected) || !this.#accounts.believes(notification)) {
       this.#events.emit('device.notification-refused', {
         device: this.id,
         server: serverId.slice(0, 64),
