@@ -34,7 +34,7 @@ const local = ['urn:dev:demo:1', 'urn:dev:demo:2'];
 const assisted = 'urn:dev:demo:3';
 const lwm2mClient = 'urn:dev:demo:8';
 const spare = ['urn:dev:demo:4', 'urn:dev:demo:5', 'urn:dev:demo:6', 'urn:dev:demo:7'];
-/** Factory secrets of the devices that a person attaches by hand; good for nothing but this demo. */
+/** Factory secrets of the devices; good for nothing but this demo. */
 const factorySecret = (id: string): string => `factory-of-${id.split(':').at(-1)}`;
 const width = 100;
 /** Commands of the first fan-out of the demo. */
@@ -319,7 +319,7 @@ export class Demo implements AsyncDisposable {
           })),
         },
         ...(isFirst && {
-          lwm2m: { device: [{ id: lwm2mClient }], 'insecure-no-security': true },
+          lwm2m: { device: [{ id: lwm2mClient, 'factory-secret': factorySecret(lwm2mClient) }] },
         }),
       },
       'demo',
@@ -360,7 +360,12 @@ export class Demo implements AsyncDisposable {
     const config = checkConfig(
       deviceConfigSchema,
       {
-        device: { id, manufacturer: 'Example', model: 'Demo thermometer' },
+        device: {
+          id,
+          manufacturer: 'Example',
+          model: 'Demo thermometer',
+          'factory-secret': factorySecret(id),
+        },
         network: { 'multicast-port': this.gateway.coapPort, interface: this.#loopback },
         lwm2m: {},
       },

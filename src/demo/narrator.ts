@@ -61,7 +61,6 @@ const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
     'bootstrap.issued': ({ device }) =>
       `bootstrap server: ${short(device)} proved its factory secret and gets new secrets (GwMO 8.4.2)`,
     'bootstrap.refused': ({ device, reason }) => `bootstrap server refused ${short(device)}: ${reason}`,
-    'lwm2m.insecure': () => 'serves LwM2M clients without security; this demo allows it on loopback',
     'lwm2m.bootstrapped': ({ device }) =>
       `LwM2M bootstrap server: gave ${short(device)} an account for this gateway`,
     'registration.proven': ({ device, model }) =>
