@@ -118,11 +118,6 @@ export class Demo implements AsyncDisposable {
     this.#loopback = loopbacks[family];
   }
 
-  /** Base of the URIs of a gateway. */
-  #coapBase(gateway: Gateway): string {
-    return coapBase(this.#loopback, gateway.coapPort);
-  }
-
   /** Where a gateway serves devices: over DTLS. */
   #served(gateway: Gateway): string {
     return coapBase(this.#loopback, gateway.coapsPort ?? 0, 'coaps');
@@ -207,6 +202,7 @@ export class Demo implements AsyncDisposable {
     await this.#attachClient(lwm2mClient);
     await this.#happened.until('alert.delivered', lwm2mClient);
     await this.#fanOut(headend, 'mixed', askFirmware);
+    this.#say('server  ', 'orders demo:8 to switch its lamp on, by the same kind of order');
     await this.#fanOut(headend, 'lamp', switchOn, [lwm2mClient]);
 
     this.#heading('Journey 7: demo:3 moves to another network; its server assigns it to the gateway there');
@@ -230,7 +226,7 @@ export class Demo implements AsyncDisposable {
       `${curl}/fanouts/${gatewayId}/mine`,
       '',
       'Attach one more device:',
-      `POSTERN_FACTORY_SECRET=${factorySecret(next)} npx postern device --id ${next} --gateway ${this.#coapBase(gateway)} --readable`,
+      `POSTERN_FACTORY_SECRET=${factorySecret(next)} npx postern device --id ${next} --gateway ${this.#served(gateway)} --readable`,
       '',
       'Ctrl-C stops everything.',
     ];
