@@ -532,6 +532,51 @@ test('the numbers of the next block wait until their reservation survives a powe
   assertUnique(rig.numbers);
 });
 
+for (const [end, ahead] of [
+  ['a stop', 0],
+  ['a power cut', 0],
+  ['a clock that went back', -3_600_000],
+] as const)
+  test(`after ${end}, those that were silent for longest give way at the bound`, () => {
+    const [clock, events] = [new HandClock(), new EventRecorder()];
+    const database = openDatabase(':memory:', gatewaySchema);
+    const sealing = new Sealing(systemEntropy.bytes(32), systemEntropy);
+    const store = () =>
+      new DtlsAssociations(database, { sealing, clock, isNew: false, lost: () => assert.fail('it is lost') });
+    // By name the order is another one than by time. Of `none` the inventory has no record.
+    const heard = ['d', 'a', 'e', 'c', 'b'];
+    const heardAt = (device: string) => (device === 'none' ? 0 : 10_000_000 + ahead + heard.indexOf(device));
+    const all = ['none', ...heard].toSorted().map((identity, at): StoredAssociation => {
+      const place = { address: `10.0.0.${at}`, port: 40_000, local };
+      const parts = { identity, isClient: false, ownCid: at, peerCid: undefined, place };
+      const numbers = { sent: at, received: at, peerLimit: 2 ** 14 };
+      const state = { suite: pskSuites[0]!, keys: Buffer.alloc(40, at), ...parts, ...numbers };
+      return { credential: credentialMark(key), isClean: end === 'a stop', state };
+    });
+    store().save(all);
+    const start = (associations: number) => {
+      const transport = new CoapTransport({
+        ...{ clock, entropy: systemEntropy, events, keyOf: () => key, associations, store: store() },
+        admission: new Admission({ clock, events }),
+      });
+      transport.restore(heardAt);
+      return transport;
+    };
+    const closed = () =>
+      events.all.filter(({ name }) => name === 'dtls.closed').map(({ fields }) => fields.identity);
+    start(6);
+    assert.deepEqual(closed(), []);
+    // Another run, with room for three.
+    const last = start(3);
+    assert.deepEqual(closed(), ['none', 'd', 'a']);
+    assert.deepEqual(
+      heard.map((name) =>
+        last.reaches(all.find(({ state }) => state.identity === name)!.state.place.address, 40_000),
+      ),
+      [false, false, true, true, true],
+    );
+  });
+
 test('5,000 devices keep their associations over a power cut, each with numbers of its own', () => {
   const [clock, events] = [new HandClock(), new EventRecorder()];
   const database = openDatabase(':memory:', gatewaySchema);
