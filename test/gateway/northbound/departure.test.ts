@@ -17,6 +17,7 @@ import { describe, type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { BoardIdentity } from '../../../src/gateway/northbound/board-identity.ts';
 import { DepartureMarks } from '../../../src/gateway/northbound/departure-marks.ts';
+import { IdentityFiles } from '../../../src/gateway/northbound/identity-files.ts';
 import { OwnerBranch } from '../../../src/gateway/northbound/owner-branch.ts';
 import { Ownership } from '../../../src/gateway/northbound/ownership.ts';
 import { stageTransfer, storedTransfer } from '../../../src/gateway/northbound/transfer-order.ts';
@@ -198,7 +199,7 @@ describe('departure of a gateway', () => {
   test('a power cut at any point of the write of a transfer order leaves the board as it was, and nothing of the order', async (t) => {
     const order = { server: 'dm.next', code: 'c', ca: 'CA', cert: 'CERT', key: 'KEY', keep: true };
     const [whole, before] = [identity(t), identity(t)];
-    stageTransfer(order, join(whole, 'next'));
+    stageTransfer(order, join(whole, 'next'), new IdentityFiles());
     const written = ['ca.pem', 'claim.pem', 'claim.key', 'owner.json', 'order.json'];
     assert.deepEqual(readdirSync(join(whole, 'next.new')).toSorted(), written.toSorted());
     // Each file appears as `.new`, empty, half and whole, before it gets its name. With the last point all files are there.
@@ -262,7 +263,7 @@ describe('departure of a gateway', () => {
       ownership.order('Transfer', JSON.stringify({ server, code: 'c', keep: true }), 'dm.example'),
     );
     for (const { begin } of begins) begin();
-    assert.equal(storedTransfer(marks.next)?.server, 'dm.two');
+    assert.equal(storedTransfer(marks.next, marks.files)?.server, 'dm.two');
     ownership.stop();
   });
 
