@@ -221,7 +221,7 @@ export class CoapStack implements AsyncDisposable {
     if (!key)
       throw new PosternError(
         'unavailable',
-        `no key for an association with ${base}; device.factory-secret or --factory-secret-file gives one`,
+        `no key for ${path} at ${base}: device.factory-secret or --factory-secret-file gives one for the bootstrap, and the bootstrap one for all else`,
       );
     return key;
   }

@@ -6,7 +6,7 @@ import {
   type KeyObject,
   X509Certificate,
 } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { replaceDurably, writeDurably } from '../../base/durable.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -85,11 +85,16 @@ export class BoardIdentity {
   }
 
   /**
-   * Sets each file aside that is damaged, so that the board asks for what is missing. To be called before anything else is read. A file
-   * that cannot be read at all stays: it may be right. So do encrypted files when the key opens none of them: the key is another one.
+   * Deletes what a power cut has left of a write, an order of a transfer included: it holds secrets, and nobody was told that it is
+   * stored. Sets each file aside that is damaged, so that the board asks for what is missing. To be called at the start, before anything
+   * else is read. A file that cannot be read at all stays: it may be right. So do encrypted files when the key opens none of them: the
+   * key is another one.
    * @param told called with the file, and with its new name
    */
   mend(told: (file: string, aside: string) => void): void {
+    for (const name of orUndefined(() => readdirSync(this.#folder)) ?? [])
+      if (name.endsWith('.new'))
+        orUndefined(() => rmSync(join(this.#folder, name), { recursive: true, force: true }));
     const key = orUndefined(() => keyOf(this.#files.read(this.keyFile)));
     const isOfKey = (content: Buffer) => {
       const certificate = new X509Certificate(content);

@@ -62,6 +62,8 @@ export function stageTransfer(order: TransferOrder, folder: string, files: Ident
     throw new PosternError('storage', `${part}: ${asPosternError(cause).message}`, { cause });
   }
   return () => {
+    // A later order of the same package has taken its place, and is stored already.
+    if (!existsSync(part)) return;
     rmSync(folder, { recursive: true, force: true });
     replaceDurably(part, folder);
   };
