@@ -164,6 +164,7 @@ export class Agent implements AsyncDisposable {
       agent: join(folder, 'run/agent'),
       state: copies,
       bundleFile: this.bundle,
+      lists: join(folder, 'run/revoked.pem'),
       release: join(folder, 'etc/postern-release'),
       kernelArguments: join(folder, 'cmdline'),
       clock: new SystemClock(),
