@@ -6,7 +6,7 @@ import { output, run } from './tools.ts';
 /**
  * The signing keys of a product line. The folder has `ca.crt`, `update.crt` and `update.key` (X.509, for bundles), and
  * `boot.key` and `boot.crt` (for the FIT). It may have:
- * - `old-ca.crt` and `old-ca.until`: the authority that `ca.crt` replaces, and the day until which it is trusted as well
+ * - `old-ca.crt` and `old-ca.until`: the authority that `ca.crt` replaces, and the day on which that one ends
  *   (`2027-06-30`). `update.crt` may be by either of them.
  * - `second-ca.crt`, `second.crt` and `second.key`: bundles need a second signature, by a signer of this other authority.
  * - `update.crl`: a revocation list of `ca.crt`.
@@ -68,7 +68,7 @@ export function trustFiles(folder: string): TrustFiles {
   const until = Date.parse(text('old-ca.until')?.trim() ?? '') / 1000;
   if (oldOne !== undefined && !(until > 0))
     throw new Error(
-      `--keys: ${folder}/old-ca.until must have the last day of old-ca.crt, such as 2027-06-30`,
+      `--keys: ${folder}/old-ca.until must have the day on which old-ca.crt ends, such as 2027-06-30`,
     );
   if (second !== undefined && [authority, oldOne].includes(second))
     throw new Error(
