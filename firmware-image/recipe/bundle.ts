@@ -18,6 +18,8 @@ export interface BundleParts {
   /** Time stamp of all files, in seconds since 1970. */
   readonly date: number;
   readonly keys: SigningKeys;
+  /** The field `build` of the manifest. Default: the second signature, if the keys have a second signer. */
+  readonly build?: string;
 }
 
 /**
@@ -61,7 +63,7 @@ export function makeBundle(folder: string, file: string, parts: BundleParts): vo
   const { kind, version, description, fit, root, date, keys } = parts;
   fresh(folder);
   const { authority, old, second } = trustFiles(keys.folder);
-  const build = second === undefined ? '' : `build=${secondSignature(folder, parts)}\n`;
+  const build = parts.build ?? (second === undefined ? '' : secondSignature(folder, parts));
   linkSync(fit, join(folder, 'boot.img'));
   linkSync(root, join(folder, 'root.img'));
   writeFileSync(
@@ -69,8 +71,8 @@ export function makeBundle(folder: string, file: string, parts: BundleParts): vo
     `[update]
 compatible=postern-${kind}
 version=${version}
-description=${description}
-${build}
+description=${description}${build && `\nbuild=${build}`}
+
 [bundle]
 format=verity
 

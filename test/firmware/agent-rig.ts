@@ -52,6 +52,8 @@ export interface BundleFacts {
   readonly name?: string;
   /** Seconds since 1970 by the clock of the signer. */
   readonly time?: number;
+  /** The field `build` of the manifest. */
+  readonly build?: string;
 }
 
 const day = 24 * 3600 * 1000;
@@ -126,6 +128,17 @@ export function clockShim(): string {
   return shim;
 }
 
+/** Runs work whose programs have another clock: seconds since 1970. */
+function atTime<T>(time: number | undefined, work: () => T): T {
+  if (time === undefined) return work();
+  Object.assign(process.env, { LD_PRELOAD: clockShim(), TEST_TIME: String(Math.floor(time)) });
+  try {
+    return work();
+  } finally {
+    for (const variable of ['LD_PRELOAD', 'TEST_TIME']) delete process.env[variable];
+  }
+}
+
 /** Reason why no program can have another clock here, or false. */
 export const skipClocks = spawnSync('which', ['cc']).status === 0 ? false : 'needs a C compiler';
 
@@ -140,7 +153,10 @@ export class Bundles implements Disposable {
     const known = this.#keys.get(authority);
     if (known) return known;
     const keys = { folder: join(this.folder, authority), areForDevelopment: true };
-    makeDevelopmentKeys(keys.folder);
+    // Its certificates begin before those of its signers.
+    atTime(skipClocks ? undefined : Date.now() / 1000 - 1000 * 24 * 3600, () =>
+      makeDevelopmentKeys(keys.folder),
+    );
     this.#keys.set(authority, keys);
     return keys;
   }
@@ -165,18 +181,13 @@ export class Bundles implements Disposable {
   }
 
   /** Makes a bundle. Returns its path. */
-  make(version: string, { authority = 'ours', name = qemu.name, time }: BundleFacts = {}): string {
+  make(version: string, { authority = 'ours', name = qemu.name, time, build }: BundleFacts = {}): string {
     const image = join(this.folder, 'image');
     writeFileSync(image, Buffer.alloc(4096, version));
-    if (time !== undefined) Object.assign(process.env, { LD_PRELOAD: clockShim(), TEST_TIME: String(time) });
-    try {
-      return this.#make(version, authority, name, image);
-    } finally {
-      for (const variable of ['LD_PRELOAD', 'TEST_TIME']) delete process.env[variable];
-    }
+    return atTime(time, () => this.#make(version, authority, name, image, build));
   }
 
-  #make(version: string, authority: string, name: string, image: string): string {
+  #make(version: string, authority: string, name: string, image: string, build: string | undefined): string {
     const file = join(this.folder, `${++this.#made}.raucb`);
     makeBundle(join(this.folder, 'work'), file, {
       kind: name,
@@ -186,6 +197,7 @@ export class Bundles implements Disposable {
       root: image,
       date: 1_700_000_000,
       keys: this.keys(authority),
+      ...(build !== undefined && { build }),
     });
     return file;
   }
@@ -393,6 +405,15 @@ esac`,
     return this;
   }
 
+  /** Switches the board off and on. What is in memory is lost. */
+  async restart(): Promise<this> {
+    await this.#stop();
+    for (const name of ['run', 'scripts/run'])
+      rmSync(join(this.folder, name), { recursive: true, force: true });
+    mkdirSync(join(this.folder, 'run/agent'), { recursive: true });
+    return await this.start();
+  }
+
   /** Puts a bundle where the gateway puts it. */
   put(file: string): void {
     execFileSync('cp', [file, this.bundle]);
@@ -435,12 +456,15 @@ esac`,
     });
   }
 
+  async #stop(): Promise<void> {
+    if (!this.#child || this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const gone = once(this.#child, 'exit');
+    this.#child.kill('SIGKILL');
+    await gone;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#child && this.#child.exitCode === null) {
-      const gone = once(this.#child, 'exit');
-      this.#child.kill('SIGKILL');
-      await gone;
-    }
+    await this.#stop();
     rmSync(this.folder, { recursive: true });
   }
 }
