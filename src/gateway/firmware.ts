@@ -84,7 +84,7 @@ export class GatewayFirmware implements AsyncDisposable {
           if (this.branch.state === FumoState.Updating)
             throw new PosternError('conflict', 'an update is being installed');
           await this.#slots.revoke(list);
-          events.emit('update.revocation-list', {});
+          events.emit('update.revocation-list', { lists: this.#slots.lists().split('BEGIN').length - 1 });
         },
       },
     });
