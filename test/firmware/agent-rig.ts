@@ -99,14 +99,23 @@ export function certify(
  * A revocation list.
  * @param certificates files of the revoked ones
  * @param until days from now at which it ends
+ * @param isNarrow whether it is only about a part of the certificates (RFC 5280 section 5.2.5)
  */
 export function revocationList(
   folder: string,
   number: number,
   certificates: readonly string[],
-  { ca = 'ca', until = 3650 } = {},
+  { ca = 'ca', until = 3650, isNarrow = false } = {},
 ): string {
   prepareAuthority(folder);
+  if (isNarrow) {
+    const config = readFileSync(join(folder, 'ca.cnf'), 'utf8');
+    const narrow = '[narrow]\nissuingDistributionPoint=critical,@point\n[point]\nonlyuser=TRUE\n';
+    writeFileSync(
+      join(folder, 'ca.cnf'),
+      `${config.replace('crlnumber=', 'crl_extensions=narrow\ncrlnumber=')}${narrow}`,
+    );
+  }
   writeFileSync(join(folder, 'number'), number.toString(16).padStart(4, '0'));
   const by = ['-config', 'ca.cnf', '-cert', `${ca}.crt`, '-keyfile', `${ca}.key`];
   for (const file of certificates) openssl(folder, 'ca', ...by, '-revoke', file);

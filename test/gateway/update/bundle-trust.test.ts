@@ -145,6 +145,14 @@ describe('whom a bundle is believed', () => {
       );
     });
 
+    test('a list that is about a part of the certificates takes the place of none', () => {
+      const own = new Authority('narrow');
+      const [whole, narrow] = [own.list(1, []), own.narrowList(2)];
+      const authorities = certificatesIn(own.certificate);
+      assert.equal(withList(whole, narrow, authorities), whole.trim());
+      assert.throws(() => withList(narrow, whole, authorities), { code: 'conflict' });
+    });
+
     test('a list that has ended lets nobody in until there is a newer one', () => {
       const ending = new Authority('ending');
       const one = ending.signer();

@@ -119,6 +119,20 @@ export class Authority {
     return this.#list(Date.now() + year, true);
   }
 
+  /** A list that is only about a part of the certificates (RFC 5280 section 5.2.5). */
+  narrowList(number: number): string {
+    writeFileSync(join(this.folder, 'number'), number.toString(16).padStart(4, '0'));
+    const config = this.#read('ca.cnf');
+    const narrow = '[narrow]\nissuingDistributionPoint=critical,@point\n[point]\nonlyuser=TRUE\n';
+    writeFileSync(
+      join(this.folder, 'ca.cnf'),
+      `${config.replace('crlnumber=', 'crl_extensions=narrow\ncrlnumber=')}${narrow}`,
+    );
+    const list = this.#list(Date.now() + year, true);
+    writeFileSync(join(this.folder, 'ca.cnf'), config);
+    return list;
+  }
+
   #list(until: number, isNumbered: boolean): string {
     const config = this.#read('ca.cnf');
     if (!isNumbered) writeFileSync(join(this.folder, 'ca.cnf'), config.replace(/^crlnumber.*\n/m, ''));
