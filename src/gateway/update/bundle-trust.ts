@@ -56,8 +56,10 @@ export function checkSignatures(
     const path = pathTo(pems[at] ?? '', pem, known, now);
     for (const [level, { serialNumber, subject }] of path.slice(0, -1).entries())
       for (const { revoked, until } of lists.filter((list) => list.isBy(path[level + 1]!))) {
-        if (revoked.has(serialNumber)) throw untrusted(`the certificate of ${subject} is revoked`);
-        if (Math.max(known, now) > until) throw untrusted(`the revocation list for ${subject} has ended`);
+        if (revoked.has(BigInt(`0x${serialNumber}`)))
+          throw untrusted(`the certificate of ${subject} is revoked`);
+        if (until !== undefined && !(Math.max(known, now) <= until))
+          throw untrusted(`the revocation list for ${subject} has ended`);
       }
     const signature = Buffer.from(signatures.split(' ')[at] ?? '', 'base64');
     if (!verify('sha256', Buffer.from(text), path[0]!.publicKey, signature))

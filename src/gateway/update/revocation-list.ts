@@ -1,18 +1,18 @@
 import { verify, type X509Certificate } from 'node:crypto';
 import { PosternError } from '../../base/errors.ts';
-import { extensionsOf, hexOf, valuesOf } from '../../wire/secure/dtls/certificate-facts.ts';
+import { extensionsOf, inner, type Value, valuesOf } from '../../wire/secure/dtls/certificate-facts.ts';
 
 /** A certificate revocation list (RFC 5280 section 5). */
 export interface RevocationList {
   readonly pem: string;
-  /** Number of the list (section 5.2.3). A higher one is newer. */
-  readonly number: bigint;
+  /** Number of the list (section 5.2.3). A higher one is newer. Exact below 2^53. */
+  readonly number: number;
   /** Milliseconds since 1970 at which the authority made it. */
   readonly made: number;
-  /** Milliseconds since 1970 by which there is a newer one; NaN without such a time. */
-  readonly until: number;
-  /** Serial numbers of revoked certificates, as `X509Certificate` has them. */
-  readonly revoked: ReadonlySet<string>;
+  /** Milliseconds since 1970 by which there is a newer one; undefined without such a time. */
+  readonly until: number | undefined;
+  /** Serial numbers of revoked certificates. */
+  readonly revoked: ReadonlySet<bigint>;
   /** Whether the authority with this certificate signed it. */
   isBy(authority: X509Certificate): boolean;
 }
@@ -32,7 +32,7 @@ export function listsInForce(pem: string, authorities: readonly X509Certificate[
   return authorities.flatMap((authority) =>
     lists
       .filter((list) => list.isBy(authority))
-      .toSorted((a, b) => Number(b.number - a.number))
+      .toSorted((a, b) => b.number - a.number)
       .slice(0, 1),
   );
 }
@@ -53,47 +53,40 @@ export function withList(list: string, pem: string, authorities: readonly X509Ce
 
 function listOf(pem: string): RevocationList[] {
   try {
-    const [whole] = valuesOf(Buffer.from(pem.split('-----')[2] ?? '', 'base64'));
-    const [body, , signature] = valuesOf(whole!.content);
-    const fields = valuesOf(body!.content);
-    const times = fields.filter(({ tag }) => tag === Tag.UtcTime || tag === Tag.GeneralizedTime).map(timeOf);
+    const whole = inner(Buffer.from(pem.split('-----')[2]!, 'base64'));
+    const [body, , signature] = valuesOf(whole);
+    const { content } = body!;
+    const fields = valuesOf(content);
+    const [made, until] = fields.flatMap(timeOf);
     // The first two sequences are the algorithm and the issuer.
-    const entries = fields.filter(({ tag }) => tag === Tag.Sequence)[2];
+    const [, , entries] = fields.filter(({ tag }) => tag === Tag.Sequence);
     const { extensions, hasUnknown } = extensionsOf(fields.find(({ tag }) => tag === Tag.Extensions));
-    const number = extensions.get(crlNumber);
-    if (!number || hasUnknown) return [];
     // The bytes that are signed include the head of their sequence.
-    const signed = whole!.content.subarray(
-      0,
-      body!.content.byteOffset - whole!.content.byteOffset + body!.content.length,
+    const signed = whole.subarray(0, content.byteOffset - whole.byteOffset + content.length);
+    const number = Number(integerOf(inner(extensions.get(crlNumber)!)));
+    if (hasUnknown) return [];
+    const revoked = new Set(
+      entries && valuesOf(entries.content).map((entry) => integerOf(inner(entry.content))),
     );
-    return [
-      {
-        pem,
-        number: BigInt(`0x${hexOf(valuesOf(number)[0])}`),
-        made: times[0]!,
-        until: times[1] ?? Number.NaN,
-        revoked: new Set(
-          (entries ? valuesOf(entries.content) : []).map(({ content }) =>
-            hexOf(valuesOf(content)[0])
-              .toUpperCase()
-              .replace(/^00(?=.)/, ''),
-          ),
-        ),
-        isBy: ({ publicKey }) =>
-          ['sha256', 'sha384', 'sha512'].some((digest) =>
-            // Behind the number of unused bits.
-            verify(digest, signed, publicKey, signature!.content.subarray(1)),
-          ),
-      },
-    ];
+    // Behind the number of unused bits.
+    const isBy = ({ publicKey }: X509Certificate) =>
+      ['sha256', 'sha384', 'sha512'].some((digest) =>
+        verify(digest, signed, publicKey, signature!.content.subarray(1)),
+      );
+    return [{ pem, number, made: made!, until, revoked, isBy }];
   } catch {
     return [];
   }
 }
 
-/** Milliseconds since 1970 of a UTCTime, which has two digits of the year, or a GeneralizedTime. */
-function timeOf({ tag, content }: { readonly tag: number; readonly content: Buffer }): number {
-  const text = (tag === Tag.UtcTime ? '20' : '') + content.toString('latin1');
-  return Date.parse(text.replace(/^(....)(..)(..)(..)(..)(..)Z$/, '$1-$2-$3T$4:$5:$6Z'));
-}
+const integerOf = (content: Buffer): bigint => BigInt(`0x${content.toString('hex')}`);
+
+/** Milliseconds since 1970 of a UTCTime, which has two digits of the year, or a GeneralizedTime; nothing for other values. */
+const timeOf = ({ tag, content }: Value): number[] =>
+  tag === Tag.UtcTime || tag === Tag.GeneralizedTime
+    ? [
+        Date.parse(
+          `${tag === Tag.UtcTime ? 20 : ''}${content}`.replace(/(....)(..)(..)(..)(..)/, '$1-$2-$3T$4:$5:'),
+        ),
+      ]
+    : [];

@@ -85,7 +85,7 @@ export function extensionsOf(list: Value | undefined) {
 }
 
 const nothing = Buffer.alloc(0);
-export const hexOf = (value: Value | undefined): string => value?.content.toString('hex') ?? '';
+const hexOf = (value: Value | undefined): string => value?.content.toString('hex') ?? '';
 
 /**
  * The values that follow each other in a piece of DER.
@@ -107,7 +107,7 @@ export function valuesOf(bytes: Buffer): Value[] {
 }
 
 /** The content of the first value. */
-const inner = (bytes: Buffer): Buffer => valuesOf(bytes)[0]?.content ?? nothing;
+export const inner = (bytes: Buffer): Buffer => valuesOf(bytes)[0]?.content ?? nothing;
 const innerOf = (bytes: Buffer = nothing): Buffer => inner(bytes);
 
 const texts: readonly number[] = [Tag.Utf8, Tag.Printable, Tag.Ia5];
