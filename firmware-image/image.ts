@@ -29,7 +29,8 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
     .join('\n                    ')}
   --version X.Y.Z   version of the firmware; by default the version in package.json
   --floor X.Y.Z     lowest version that is still booted, once this firmware has proved healthy
-  --keys DIR        keys that sign the results; by default keys for development, which say so in their names
+  --keys DIR        keys that sign the results, and authorities that are trusted (docs/firmware.md, "Keys"); by default keys for
+                    development, which say so in their names
   --boot-loader FILE  the board's own boot loader, for boards whose boot loader is not in Debian
   --developer       adds a shell on the console
   --write           records the sizes, for docs/firmware.md

@@ -1,4 +1,4 @@
-import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Board, BoardFiles } from '../boards/board.ts';
 import { type BootImageParts, makeFit, makeInitramfs } from './boot-image.ts';
@@ -9,7 +9,7 @@ import { debianPackages } from './debian.ts';
 import { trustedTreeSource } from './device-tree.ts';
 import { bytesOf, makeDisk, trustSource } from './disk.ts';
 import { kernelOf } from './kernel.ts';
-import type { SigningKeys } from './keys.ts';
+import { type SigningKeys, trustFiles } from './keys.ts';
 import { arm64Node } from './node.ts';
 import { type PackageWeight, softwareBill, weighPackages } from './report.ts';
 import { makeRoot, packRoot, rootPackages } from './root-file-system.ts';
@@ -94,7 +94,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     version,
     floor: order.floor,
     date,
-    keyring: readFileSync(join(keys.folder, 'ca.crt'), 'utf8'),
+    trust: trustFiles(keys.folder),
     isDeveloperImage: order.isDeveloperImage,
   };
   const versions = {

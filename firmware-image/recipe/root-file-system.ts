@@ -10,6 +10,7 @@ import {
 import { basename, join } from 'node:path';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
+import type { TrustFiles } from './keys.ts';
 import { makeSnapshot } from './snapshot.ts';
 import { fresh, parentOf, root, run } from './tools.ts';
 
@@ -17,6 +18,7 @@ import { fresh, parentOf, root, run } from './tools.ts';
 const programs = [
   'bin/busybox',
   'usr/bin/rauc',
+  'usr/bin/openssl',
   'usr/bin/dbus-daemon',
   'usr/sbin/nft',
   'usr/sbin/chronyd',
@@ -29,6 +31,7 @@ const programs = [
 export const rootPackages = [
   'busybox-static',
   'rauc',
+  'openssl',
   'dbus-daemon',
   'nftables',
   'chrony',
@@ -57,8 +60,8 @@ export interface RootParts {
   readonly floor: string | undefined;
   /** Date of the build, in seconds since 1970. The clock of a board is never behind it. */
   readonly date: number;
-  /** PEM text of the authority that must certify the signer of updates. */
-  readonly keyring: string;
+  /** Who must certify the signers of updates. */
+  readonly trust: TrustFiles;
   /** Adds a shell on the console. */
   readonly isDeveloperImage: boolean;
   /** Content of the software bill of materials. */
@@ -99,14 +102,18 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   for (const { file } of modules) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
   const write = (path: string, text: string) => writeFileSync(parentOf(join(folder, path)), text);
   write('usr/lib/modules/order', `${modules.map(({ line }) => line).join('\n')}\n`);
-  write('etc/rauc/keyring.pem', parts.keyring);
+  const { authority, old, second, list } = parts.trust;
+  write('etc/rauc/keyring.pem', authority);
+  if (old) write('etc/rauc/old-keyring.pem', old.certificate);
+  if (second !== undefined) write('etc/rauc/second-keyring.pem', second);
+  if (list !== undefined) write('etc/rauc/revoked.pem', list);
   write(
     'etc/rauc/system.conf',
     readFileSync(join(overlay, 'etc/rauc/system.conf'), 'utf8').replaceAll('@board@', parts.kind),
   );
   write(
     'etc/postern-release',
-    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n`,
+    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n${old ? `old-until=${old.until}\n` : ''}`,
   );
   write('usr/share/postern/sbom.json', parts.sbom);
   const shell = parts.isDeveloperImage

@@ -305,6 +305,7 @@ export const eventTable = {
   'update.not-healthy': error<'slot' | 'version' | 'reason'>(),
   'update.not-healthy-yet': info<'reason'>(),
   'update.restarting': info<'slot' | 'version'>(),
+  'update.revocation-list': info<never, never, { lists: number }>(),
 
   // The watchdog of the board.
   'watchdog.hungry': error<'reason'>(),
