@@ -3,23 +3,17 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { publish } from '../build/figure-pages.ts';
 import { single, today } from '../build/figures.ts';
-import type { Board } from './boards/board.ts';
-import { imx8mMini } from './boards/imx8m-mini.ts';
-import { qemu } from './boards/qemu.ts';
-import { raspberryPi4 } from './boards/raspberry-pi-4.ts';
 import { checkedVersion, runCommand, UsageError } from './recipe/command.ts';
 import { bytesOf } from './recipe/disk.ts';
 import { buildImage, describeImage, megabytes } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
-import { packageVersion, run, step } from './recipe/tools.ts';
+import { describeLock, lockFile, movesBetween, readLock } from './recipe/lock.ts';
+import { currentLock } from './recipe/refresh.ts';
+import { nodeVersion, packageVersion, run, step } from './recipe/tools.ts';
+import { boards } from './recipe/wanted.ts';
 
 /** Most bytes of the results. The command fails above them. */
 const budgets = { bundle: 68_000_000, packedDisk: 72_000_000 } as const;
-const boards: Readonly<Record<string, Board>> = {
-  qemu,
-  'raspberry-pi-4': raspberryPi4,
-  'imx8m-mini': imx8mMini,
-};
 const help = `npm run image -- [OPTIONS]
 
 Builds a flashable disk image and a signed update bundle, in dist/firmware.
@@ -33,7 +27,23 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
   --boot-loader FILE  the board's own boot loader, for boards whose boot loader is not in Debian
   --developer       adds a shell on the console
   --write           records the sizes, for docs/firmware.md
+  --refresh         builds nothing: moves firmware-image/packages.lock.json to what Debian and npm have now, and prints what moved
+  --sources         also gathers the sources of everything in the image, in the folder sources beside it
 `;
+
+/** Moves the lock. A lock that would only get another time stays as it is. */
+function refresh(): void {
+  const before = existsSync(lockFile) ? readLock() : undefined;
+  const after = currentLock(nodeVersion());
+  const moved = movesBetween(before, after);
+  if (moved.length === 0) return console.log('the lock has what Debian and npm have now; nothing moved');
+  writeFileSync(lockFile, describeLock(after));
+  console.log(moved.join('\n'));
+  for (const { source, sha256 } of after.sources)
+    if (sha256 === undefined)
+      console.warn(`no mirror has the source of ${source}, so its digest is not known`);
+}
+
 await runCommand({
   help,
   options: {
@@ -44,8 +54,11 @@ await runCommand({
     'boot-loader': { type: 'string' },
     developer: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
+    refresh: { type: 'boolean', default: false },
+    sources: { type: 'boolean', default: false },
   },
   run: async ({ version, floor, keys, developer, write, 'boot-loader': bootLoader, ...values }) => {
+    if (values.refresh) return refresh();
     const board = boards[values.board];
     if (!board)
       throw new UsageError(

