@@ -27,7 +27,7 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
   --boot-loader FILE  the board's own boot loader, for boards whose boot loader is not in Debian
   --developer       adds a shell on the console
   --write           records the sizes, for docs/firmware.md
-  --refresh         builds nothing: moves firmware-image/packages.lock.json to what Debian and npm have now, and prints what moved
+  --refresh         builds nothing: moves firmware-image/packages.lock to what Debian and npm have now, and prints what moved
   --sources         also gathers the sources of everything in the image, in the folder sources beside it
 `;
 
@@ -36,7 +36,10 @@ function refresh(): void {
   const before = existsSync(lockFile) ? readLock() : undefined;
   const after = currentLock(nodeVersion());
   const moved = movesBetween(before, after);
-  if (moved.length === 0) return console.log('the lock has what Debian and npm have now; nothing moved');
+  if (moved.length === 0) {
+    console.log('the lock has what Debian and npm have now; nothing moved');
+    return;
+  }
   writeFileSync(lockFile, describeLock(after));
   console.log(moved.join('\n'));
   for (const { source, sha256 } of after.sources)

@@ -39,7 +39,7 @@ export interface Lock {
 }
 
 /** File of the lock. `npm run image -- --refresh` writes it. */
-export const lockFile = join(root, 'firmware-image/packages.lock.json');
+export const lockFile = join(root, 'firmware-image/packages.lock');
 
 /** What moves the lock, for messages. */
 export const howToMove = 'npm run image -- --refresh moves the lock to what is there now';

@@ -1,7 +1,7 @@
 import { OwnApt } from './apt.ts';
 import type { Lock, LockedPackage, LockedSource } from './lock.ts';
 import { nodePackage, npmFacts } from './npm.ts';
-import { lockedPackages, lockedSources } from './wanted.ts';
+import { lockedPackages, lockedSources, sysrootPackages } from './wanted.ts';
 
 type Record_ = Readonly<Record<string, string>>;
 
@@ -9,15 +9,18 @@ type Record_ = Readonly<Record<string, string>>;
 export function currentLock(nodeVersion: string): Lock {
   const apt = new OwnApt();
   const needs = new Map<string, { name: string; version: string; for: string[] }>();
+  const need = (name: string, version: string, by: string) => {
+    const known = needs.get(name) ?? { name, version, for: [] };
+    known.for.push(by);
+    needs.set(name, known);
+  };
   for (const wanted of lockedPackages)
-    for (const { name, version } of apt.installs(wanted)) {
-      const known = needs.get(name) ?? { name, version, for: [] };
-      known.for.push(wanted);
-      needs.set(name, known);
-    }
+    for (const { name, version } of apt.installs(wanted)) need(name, version, wanted);
+  for (const wanted of sysrootPackages)
+    for (const { name, version } of apt.installs(wanted)) if (name === wanted) need(name, version, 'sysroot');
   const records = apt.packages([...needs.values()]);
   const packages = [...needs.values()]
-    .map((need) => lockedPackage(need, records))
+    .map((one) => lockedPackage(one, records))
     .toSorted((a, b) => (a.name < b.name ? -1 : 1));
   return {
     taken: new Date().toISOString().replace(/[-:]|\.\d+/g, ''),

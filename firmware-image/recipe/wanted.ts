@@ -20,4 +20,10 @@ export const lockedPackages: readonly string[] = [
 ];
 
 /** Source packages that are built here, besides those of the packages. */
-export const lockedSources: readonly string[] = ['u-boot'];
+export const lockedSources: readonly string[] = ['rauc', 'u-boot'];
+
+/** Packages against which RAUC is built, without what they depend on. The lock has them under the name `sysroot`. */
+export const sysrootPackages: readonly string[] = [
+  ...['libc6', 'libc6-dev', 'linux-libc-dev', 'libglib2.0-0', 'libglib2.0-dev'],
+  ...['libssl3', 'libssl-dev', 'libjson-glib-1.0-0', 'libjson-glib-dev'],
+];
