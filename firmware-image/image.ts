@@ -4,11 +4,14 @@ import { join } from 'node:path';
 import { publish } from '../build/figure-pages.ts';
 import { single, today } from '../build/figures.ts';
 import { checkedVersion, runCommand, UsageError } from './recipe/command.ts';
+import { usualStore } from './recipe/debian.ts';
 import { bytesOf } from './recipe/disk.ts';
-import { buildImage, describeImage, megabytes } from './recipe/image.ts';
+import { type BuiltImage, buildImage, describeImage, megabytes } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
+import { npmComponents } from './recipe/licences.ts';
 import { describeLock, lockFile, movesBetween, readLock } from './recipe/lock.ts';
 import { currentLock } from './recipe/refresh.ts';
+import { gatherSources } from './recipe/sources.ts';
 import { nodeVersion, packageVersion, run, step } from './recipe/tools.ts';
 import { boards } from './recipe/wanted.ts';
 
@@ -32,9 +35,9 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
 `;
 
 /** Moves the lock. A lock that would only get another time stays as it is. */
-function refresh(): void {
+async function refresh(): Promise<void> {
   const before = existsSync(lockFile) ? readLock() : undefined;
-  const after = currentLock(nodeVersion());
+  const after = await currentLock(nodeVersion());
   const moved = movesBetween(before, after);
   if (moved.length === 0) {
     console.log('the lock has what Debian and npm have now; nothing moved');
@@ -45,6 +48,15 @@ function refresh(): void {
   for (const { source, sha256 } of after.sources)
     if (sha256 === undefined)
       console.warn(`no mirror has the source of ${source}, so its digest is not known`);
+}
+
+/** Gathers the sources of an image. @throws {Error} when one is missing; all others are there then */
+async function archiveSources({ folder, inventory }: BuiltImage, version: string): Promise<void> {
+  const order = { version, debian: inventory.sources, npm: npmComponents(), store: usualStore() };
+  const missing = await step('sources', () => gatherSources(order, join(folder, 'sources')));
+  if (missing.length === 0) return;
+  const lines = missing.map(({ source, reason }) => `  ${source}: ${reason}`);
+  throw new Error(`${missing.length} sources are missing in ${folder}/sources:\n${lines.join('\n')}`);
 }
 
 await runCommand({
@@ -61,7 +73,7 @@ await runCommand({
     sources: { type: 'boolean', default: false },
   },
   run: async ({ version, floor, keys, developer, write, 'boot-loader': bootLoader, ...values }) => {
-    if (values.refresh) return refresh();
+    if (values.refresh) return await refresh();
     const board = boards[values.board];
     if (!board)
       throw new UsageError(
@@ -93,6 +105,7 @@ await runCommand({
     const report = `${describeImage(built)}\n${megabytes(bytesOf(packed))}  disk, packed`;
     writeFileSync(join(built.folder, 'report.txt'), `${report}\n`);
     console.log(`${report}\n\n${packed}\n${built.bundle}`);
+    if (values.sources) await archiveSources(built, version);
     const size = (what: string, file: string, atMost?: number) =>
       single(what, 'MB', bytesOf(file) / 1e6, atMost === undefined ? {} : { atMost: atMost / 1e6 });
     if (write)

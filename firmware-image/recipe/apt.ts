@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Places } from './archive.ts';
+import { recordsIn } from './deb822.ts';
 import { output, run } from './tools.ts';
 
 /** Code name of the Debian release that images are made of. */
@@ -107,17 +108,3 @@ export class OwnApt {
     return run('flock', [join(output, 'cache/apt.lock'), program, ...this.#flags, ...args], { cwd: output });
   }
 }
-
-/** Records of Debian's control files. The lines of a field with several lines are joined by line ends. [deb822(5)] */
-export const recordsIn = (text: string): Readonly<Record<string, string>>[] =>
-  text
-    .split(/\n(?:\s*\n)+/)
-    .filter((record) => record.trim() !== '')
-    .map((record) =>
-      Object.fromEntries(
-        [...record.matchAll(/^([^\s:]+):[ \t]*(.*(?:\n[ \t].*)*)/gm)].map(([, name = '', value = '']) => [
-          name,
-          value.trim(),
-        ]),
-      ),
-    );

@@ -1,7 +1,8 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { mirrorPlaces, recordsIn } from './apt.ts';
+import { mirrorPlaces } from './apt.ts';
 import { fetchFile, type Places, withSnapshot } from './archive.ts';
+import { filesOf } from './deb822.ts';
 import { howToMove, type Lock, lockedFor, readLock } from './lock.ts';
 import { output, parentOf, run } from './tools.ts';
 
@@ -71,16 +72,6 @@ export function debianSource(source: string, store = usualStore(), to = join(sto
   for (const { name, sha256: digest } of filesOf(readFileSync(description, 'utf8')))
     fetchFile(name, { path: join(dirname(path), name), sha256: digest }, join(to, name), places);
   return description;
-}
-
-/** The files of a source package with their digests, from its description. Its signature is around the text. */
-export function filesOf(description: string): { name: string; sha256: string }[] {
-  const record = recordsIn(description).find((one) => one['Checksums-Sha256'] !== undefined);
-  const lines = record?.['Checksums-Sha256']?.split('\n') ?? [];
-  return lines.map((line) => {
-    const [sha256 = '', , name = ''] = line.trim().split(/\s+/);
-    return { name, sha256 };
-  });
 }
 
 /** Unpacks an archive to a folder that is either complete or absent, even if another process unpacks the same one. */

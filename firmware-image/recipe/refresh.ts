@@ -1,12 +1,13 @@
 import { OwnApt } from './apt.ts';
 import type { Lock, LockedPackage, LockedSource } from './lock.ts';
 import { nodePackage, npmFacts } from './npm.ts';
+import { nodeSourceDigest } from './sources.ts';
 import { lockedPackages, lockedSources, sysrootPackages } from './wanted.ts';
 
 type Record_ = Readonly<Record<string, string>>;
 
 /** Asks apt and npm what they have now. Returns the lock for that. */
-export function currentLock(nodeVersion: string): Lock {
+export async function currentLock(nodeVersion: string): Promise<Lock> {
   const apt = new OwnApt();
   const needs = new Map<string, { name: string; version: string; for: string[] }>();
   const need = (name: string, version: string, by: string) => {
@@ -22,9 +23,14 @@ export function currentLock(nodeVersion: string): Lock {
   const packages = [...needs.values()]
     .map((one) => lockedPackage(one, records))
     .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  const source = await nodeSourceDigest(nodeVersion);
   return {
     taken: new Date().toISOString().replace(/[-:]|\.\d+/g, ''),
-    node: { version: nodeVersion, integrity: npmFacts(`${nodePackage}@${nodeVersion}`).integrity },
+    node: {
+      version: nodeVersion,
+      integrity: npmFacts(`${nodePackage}@${nodeVersion}`).integrity,
+      ...(source !== undefined && { source }),
+    },
     packages,
     sources: sourcesOf(packages, apt),
   };
