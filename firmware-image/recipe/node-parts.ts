@@ -21,6 +21,7 @@ const known: Readonly<Record<string, readonly [licence: string, product?: string
   libffi: ['MIT', 'libffi_project:libffi'],
   lief: ['Apache-2.0'],
   llhttp: ['MIT', 'llhttp:llhttp'],
+  merve: ['MIT'],
   nbytes: ['MIT'],
   ncrypto: ['MIT'],
   nghttp2: ['MIT', 'nghttp2:nghttp2'],
@@ -30,6 +31,8 @@ const known: Readonly<Record<string, readonly [licence: string, product?: string
   simdjson: ['Apache-2.0', 'simdjson:simdjson'],
   simdutf: ['MIT'],
   sqlite: ['blessing', 'sqlite:sqlite'],
+  // The database of time zones is in the public domain, for which SPDX has no identifier.
+  tz: ['LicenseRef-public-domain'],
   undici: ['MIT', 'nodejs:undici'],
   unicode: ['Unicode-3.0'],
   uv: ['MIT', 'libuv:libuv'],
