@@ -204,10 +204,19 @@ case "$1" in
     facts=$(info --output-format=shell "$2" 2> /dev/null) || { echo 'signature verification failed'; exit 1; }
     eval "$facts"
     echo ' 50% writing'
+    # An installation takes longer than the gateway needs to see how far it is.
+    while [ -e ${folder}/unseen ]; do sleep 0.05; done
     printf '[slot.${slot}]\\nbundle.compatible=%s\\nbundle.version=%s\\n' "$RAUC_MF_COMPATIBLE" "$RAUC_MF_VERSION" > ${folder}/data/root/rauc.status
     ;;
 esac`,
     );
+  }
+
+  /** Has the next installation wait, once it has told how far it is, until the returned function is called. */
+  holdInstallation(): () => void {
+    const file = join(this.folder, 'unseen');
+    writeFileSync(file, '');
+    return () => rmSync(file, { force: true });
   }
 
   async start(): Promise<this> {
