@@ -11,6 +11,7 @@ import { debianPackages, usualStore } from '../../firmware-image/recipe/debian.t
 import { type Inventory, takeStock } from '../../firmware-image/recipe/inventory.ts';
 import { kernelOf } from '../../firmware-image/recipe/kernel.ts';
 import { packLicences } from '../../firmware-image/recipe/licences.ts';
+import { leaveOutNeverRun } from '../../firmware-image/recipe/never-run.ts';
 import { type ArmNode, arm64Node, nodePackage } from '../../firmware-image/recipe/node.ts';
 import { nodeParts } from '../../firmware-image/recipe/node-parts.ts';
 import { type BuiltRauc, builtRauc } from '../../firmware-image/recipe/rauc.ts';
@@ -149,6 +150,14 @@ describe('what an image is made of', { skip: skipImages, timeout: 900_000 }, () 
     assert.match(run('readelf', ['-W', '-l', rauc.program.from]), /GNU_RELRO/);
   });
 
+  test('a program without the parts that are left out of Node is refused, so that another version is looked at', () => {
+    const program = readFileSync(rauc.program.from);
+    assert.throws(
+      () => leaveOutNeverRun(program, program, []),
+      /the program has no lief; see .*never-run\.ts/,
+    );
+  });
+
   test('the reduced Node does what a gateway needs, and ends in order where it fails', () => {
     const own = join(folder, 'node');
     mkdirSync(own);
@@ -172,6 +181,11 @@ describe('what an image is made of', { skip: skipImages, timeout: 900_000 }, () 
       assert.throws(() => new crypto.X509Certificate('nonsense'));
       assert.throws(() => (function deep() { return 1 + deep(); })(), RangeError);
       assert.throws(() => new ArrayBuffer(2 ** 53 - 1), RangeError);
+      assert.equal('e\\u0301'.normalize('NFKC'), '\\u00e9');
+      assert.deepEqual(['b', 'A', 'a'].sort((x, y) => x.localeCompare(y)), ['a', 'A', 'b']);
+      assert.match('\\u00e4', /^\\p{Letter}$/u);
+      assert.equal([...new Intl.Segmenter('en').segment('e\\u0301x')].length, 2);
+      assert.equal(new TextDecoder('utf-16le').decode(new Uint8Array([0x41, 0])), 'A');
       assert.equal(new Intl.DateTimeFormat('en', { timeZone: 'UTC' }).format(0), '1/1/1970');
       const { Worker } = require('node:worker_threads');
       const worker = new Worker("require('node:worker_threads').parentPort.postMessage(1); throw new Error('in the worker')", { eval: true });
