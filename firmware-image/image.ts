@@ -34,10 +34,10 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
   --sources         also gathers the sources of everything in the image, in the folder sources beside it
 `;
 
-/** Moves the lock. A lock that would only get another time stays as it is. */
+/** Moves the lock. */
 async function refresh(): Promise<void> {
   const before = existsSync(lockFile) ? readLock() : undefined;
-  const after = await currentLock(nodeVersion());
+  const after = await currentLock(nodeVersion(), before);
   const moved = movesBetween(before, after);
   if (moved.length === 0) {
     console.log('the lock has what Debian and npm have now; nothing moved');

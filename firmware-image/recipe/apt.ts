@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Places } from './archive.ts';
+import type { Mirrors } from './archive.ts';
 import { recordsIn } from './deb822.ts';
 import { output, run } from './tools.ts';
 
@@ -37,7 +37,7 @@ function mirrors(): Mirror[] {
 }
 
 /** The same mirrors by archive. */
-export function mirrorPlaces(): Places {
+export function mirrorsHere(): Mirrors {
   const isSecurity = ({ codename }: Mirror) => codename.endsWith('-security');
   const uris = (list: readonly Mirror[]) => [...new Set(list.map(({ uri }) => uri))];
   const all = mirrors();

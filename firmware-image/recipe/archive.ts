@@ -4,25 +4,24 @@ import type { ArchiveFile } from './lock.ts';
 import { howToMove } from './lock.ts';
 import { parentOf, run } from './tools.ts';
 
-/** Places with Debian's archives: base URLs, by the name of the archive. The first that has a file with its digest counts. */
-export type Places = Readonly<Record<'debian' | 'debian-security', readonly string[]>>;
+type ArchiveName = 'debian' | 'debian-security';
+/** Mirrors of Debian's archives: base URLs, by the name of the archive. */
+export type Mirrors = Readonly<Record<ArchiveName, readonly string[]>>;
+
+/** Places with Debian's archives. The first that has a file with its digest counts. */
+export interface Places {
+  readonly mirrors: Mirrors;
+  /** Base URL of what keeps everything that was ever in the archives, by time. */
+  readonly snapshot: string;
+}
 
 const helper = '/usr/lib/apt/apt-helper';
-/** Keeps everything that was ever in Debian's archive. */
-const snapshot = 'http://snapshot.debian.org/archive';
+/** Debian's own snapshots. */
+export const snapshot = 'http://snapshot.debian.org/archive';
 
 /** The archive of a file. The pool of security updates has a folder of its own. */
-const archiveOf = (path: string): keyof Places =>
+const archiveOf = (path: string): ArchiveName =>
   path.startsWith('pool/updates/') ? 'debian-security' : 'debian';
-
-/**
- * Adds the snapshot of the archives to some mirrors, for files that they no longer have.
- * @param taken time of the lock, as snapshot.debian.org writes it
- */
-export const withSnapshot = (mirrors: Places, taken: string, base = snapshot): Places => ({
-  debian: [...mirrors.debian, `${base}/debian/${taken}`],
-  'debian-security': [...mirrors['debian-security'], `${base}/debian-security/${taken}`],
-});
 
 export const sha256Of = (file: string): string =>
   createHash('sha256').update(readFileSync(file)).digest('hex');
@@ -34,11 +33,17 @@ export const sha256Of = (file: string): string =>
  * @param to path of the file. When it is there with the right digest, nothing is done
  * @throws {Error} when no place has it; the message names each place with its reason
  */
-export function fetchFile(what: string, { path, sha256 }: ArchiveFile, to: string, places: Places): string {
+export function fetchFile(
+  what: string,
+  { path, sha256, seen }: ArchiveFile,
+  to: string,
+  places: Places,
+): string {
   if (existsSync(to) && sha256Of(to) === sha256) return to;
   const part = `${parentOf(to)}.${process.pid}`;
   const reasons: string[] = [];
-  for (const place of places[archiveOf(path)]) {
+  const archive = archiveOf(path);
+  for (const place of [...places.mirrors[archive], `${places.snapshot}/${archive}/${seen}`]) {
     const url = `${place.replace(/\/$/, '')}/${path}`;
     try {
       run(helper, ['-o', 'APT::Sandbox::User=root', 'download-file', url, part, `SHA256:${sha256}`]);

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { mirrorPlaces } from './apt.ts';
-import { fetchFile, type Places, withSnapshot } from './archive.ts';
+import { mirrorsHere } from './apt.ts';
+import { fetchFile, type Places, snapshot } from './archive.ts';
 import { filesOf } from './deb822.ts';
 import { howToMove, type Lock, lockedFor, readLock } from './lock.ts';
 import { output, parentOf, run } from './tools.ts';
@@ -25,8 +25,11 @@ let usual: PackageStore | undefined;
 
 /** The lock of the recipe, the mirrors of this machine with the snapshot behind them, and the usual cache. */
 export function usualStore(): PackageStore {
-  const lock = usual?.lock ?? readLock();
-  usual ??= { lock, places: withSnapshot(mirrorPlaces(), lock.taken), cache: join(output, 'cache') };
+  usual ??= {
+    lock: readLock(),
+    places: { mirrors: mirrorsHere(), snapshot },
+    cache: join(output, 'cache'),
+  };
   return usual;
 }
 
@@ -58,19 +61,19 @@ export function debianSource(source: string, store = usualStore(), to = join(sto
   const { lock, places } = store;
   const found = lock.sources.find((one) => one.source === source || one.source.startsWith(`${source} `));
   if (!found) throw new Error(`the lock has no source of ${source}; ${howToMove}`);
-  const { path, sha256 } = found;
-  if (path === undefined || sha256 === undefined)
+  const { path, sha256, seen } = found;
+  if (path === undefined || sha256 === undefined || seen === undefined)
     throw new Error(
       `no mirror had the source of ${found.source} when the lock was moved; it is at https://snapshot.debian.org/package/${found.source.replace(' ', '/')}/`,
     );
   const description = fetchFile(
     `the source of ${found.source}`,
-    { path, sha256 },
+    { path, sha256, seen },
     join(to, basename(path)),
     places,
   );
   for (const { name, sha256: digest } of filesOf(readFileSync(description, 'utf8')))
-    fetchFile(name, { path: join(dirname(path), name), sha256: digest }, join(to, name), places);
+    fetchFile(name, { path: join(dirname(path), name), sha256: digest, seen }, join(to, name), places);
   return description;
 }
 

@@ -8,6 +8,8 @@ export interface ArchiveFile {
   readonly path: string;
   /** In hexadecimal. */
   readonly sha256: string;
+  /** A time at which the archive had it, in the form of snapshot.debian.org: `20261129T143000Z`. */
+  readonly seen: string;
 }
 
 /** A binary package of Debian. */
@@ -39,8 +41,6 @@ export interface LockedNode {
 
 /** Everything that an image is made of and that is not in this repository or in package-lock.json. */
 export interface Lock {
-  /** When it was moved last, in the form of snapshot.debian.org: `20261129T143000Z`. All its files were in the archive then. */
-  readonly taken: string;
   readonly node: LockedNode;
   readonly packages: readonly LockedPackage[];
   readonly sources: readonly LockedSource[];
@@ -82,7 +82,7 @@ export function lockedFor(wanted: readonly string[], lock: Lock): LockedPackage[
   return lock.packages.filter((one) => one.for.some((name) => wanted.includes(name)));
 }
 
-/** What differs between two locks, as lines for a person. Empty when they are the same but for their time. */
+/** What differs between two locks, as lines for a person. Empty when nothing moved. */
 export function movesBetween(before: Lock | undefined, after: Lock): string[] {
   const versions = (lock: Lock | undefined) =>
     new Map<string, string>([

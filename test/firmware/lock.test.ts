@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { sha256Of, withSnapshot } from '../../firmware-image/recipe/archive.ts';
+import { sha256Of } from '../../firmware-image/recipe/archive.ts';
 import { debianPackages, debianSource, type PackageStore } from '../../firmware-image/recipe/debian.ts';
 import {
   describeLock,
@@ -57,12 +57,12 @@ async function archive(stack: AsyncDisposableStack) {
     stack.use(await ArchiveServer.open(mirror)),
     stack.use(await ArchiveServer.open(snapshot)),
   ] as const;
+  const seen = '20261129T120000Z';
   const lock: Lock = {
-    taken: '20261129T120000Z',
     node: { version: '26.0.0', integrity: 'sha512-none' },
     packages: [
       {
-        ...{ name: 'tool', version: '1.0-1', path, sha256: sha256Of(join(mirror, path)) },
+        ...{ name: 'tool', version: '1.0-1', path, sha256: sha256Of(join(mirror, path)), seen },
         ...{ source: 'tool 1.0-1', for: ['tool'] },
       },
     ],
@@ -71,9 +71,9 @@ async function archive(stack: AsyncDisposableStack) {
   const mirrors = { debian: [servers[0].url], 'debian-security': [] };
   const store: PackageStore = {
     ...{ lock, cache: join(own, 'cache') },
-    places: withSnapshot(mirrors, lock.taken, servers[1].url),
+    places: { mirrors, snapshot: servers[1].url },
   };
-  return { mirror, snapshot: join(snapshot, 'debian', lock.taken), path, servers, store };
+  return { mirror, snapshot: join(snapshot, 'debian', seen), path, servers, store };
 }
 
 const programOf = (store: PackageStore) =>
@@ -179,7 +179,11 @@ describe('an image is built from the lock', { skip, timeout: 120_000 }, () => {
       description,
       `-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nFormat: 3.0 (quilt)\nSource: tool\nVersion: 1.0-1\nChecksums-Sha256:\n ${digest} 10 tool_1.0.orig.tar.gz\nFiles:\n 0 10 tool_1.0.orig.tar.gz\n\n-----BEGIN PGP SIGNATURE-----\n`,
     );
-    const locked = { path: `${pool}/tool_1.0-1.dsc`, sha256: sha256Of(description) };
+    const locked = {
+      path: `${pool}/tool_1.0-1.dsc`,
+      sha256: sha256Of(description),
+      seen: '20261129T120000Z',
+    };
     const sources = [{ source: 'tool 1.0-1', ...locked }, { source: 'gone 2.0-1' }];
     const withSources = { ...store, lock: { ...store.lock, sources } };
     const to = join(folder, 'sources');
@@ -234,7 +238,6 @@ describe('the lock of the recipe', () => {
     const [first, second, ...others] = lock.packages;
     const moved: Lock = {
       ...lock,
-      taken: '20270101T000000Z',
       node: { ...lock.node, version: '27.0.0' },
       packages: [
         { ...first!, version: '99' },
@@ -243,7 +246,7 @@ describe('the lock of the recipe', () => {
         ...others.slice(1),
       ],
     };
-    assert.deepEqual(movesBetween(lock, { ...lock, taken: moved.taken }), []);
+    assert.deepEqual(movesBetween(lock, { ...lock }), []);
     assert.deepEqual(
       movesBetween(lock, moved).toSorted(),
       [
