@@ -16,11 +16,6 @@ export interface Board {
   readonly modules: { readonly initramfs: readonly string[]; readonly root: readonly string[] };
   /** Device trees of the kernel that go into the FIT. Empty where the kernel gets the boot loader's device tree. */
   readonly deviceTrees: readonly string[];
-  /**
-   * How the kernel is packed in the FIT. LZ4 is unpacked fastest, zstd at level 19 is 4 MB smaller. Not every U-Boot unpacks zstd:
-   * Debian's for QEMU does not, and the one that the recipe builds does.
-   */
-  readonly kernelPacking: 'lz4' | 'zstd';
   /** The disk as U-Boot names it: `virtio 0`, `mmc 0`. */
   readonly disk: { readonly interface: string; readonly number: number };
   /**

@@ -23,7 +23,6 @@ export const imx8mMini: Board = {
     root: ['fec', 'at803x', ...commonModules.root],
   },
   deviceTrees: ['freescale/imx8mm-evk.dtb'],
-  kernelPacking: 'lz4',
   disk: { interface: 'mmc', number: 1 },
   bootLoaderAt: 33 * 1024,
   addresses: { fit: '0x50000000', kernel: '0x40400000', state: '0x4f000000' },

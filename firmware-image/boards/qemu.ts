@@ -19,7 +19,6 @@ export const qemu: Board = {
     root: ['virtio_net', ...commonModules.root],
   },
   deviceTrees: [],
-  kernelPacking: 'lz4',
   disk: { interface: 'virtio', number: 0 },
   addresses: { fit: '0x44000000', kernel: '0x40400000', state: '0x43000000' },
 };

@@ -24,7 +24,6 @@ export const raspberryPi4: Board = {
     root: ['broadcom', 'bcm_phy_lib', 'genet', 'iproc_rng200', ...commonModules.root],
   },
   deviceTrees: [],
-  kernelPacking: 'zstd',
   disk: { interface: 'mmc', number: 0 },
   addresses: { fit: '0x10000000', kernel: '0x00200000', state: '0x0f000000' },
   firmware: ({ find, uBoot, trustedTree, text }) => ({

@@ -76,21 +76,13 @@ export function makeInitramfs(folder: string, parts: BootImageParts): string {
   return `${file}.zst`;
 }
 
-/** Programs that pack a kernel, with their arguments. */
-const packers = {
-  lz4: ['-q', '-f', '-12', '--no-frame-crc'],
-  zstd: ['-q', '-f', '-19', '-T1'],
-} as const;
-
-/** Packs the kernel. Returns the path. The result is cached for each kernel. */
-function packedKernel(kernelImage: string, packing: Board['kernelPacking']): string {
-  const file = join(output, 'cache', `${basename(kernelImage)}.${packing}`);
-  // The packed file has the time stamp of the kernel.
+/** Packs the kernel by LZ4, which U-Boot unpacks fastest. Returns the path. The result is cached for each kernel. */
+function packedKernel(kernelImage: string): string {
+  const file = join(output, 'cache', `${basename(kernelImage)}.lz4`);
+  // lz4 gives the packed file the time stamp of the kernel.
   if (existsSync(file) && statSync(file).mtimeMs >= statSync(kernelImage).mtimeMs) return file;
-  const part = `${file}.${process.pid}`;
-  run(packing, [...packers[packing], kernelImage, ...(packing === 'zstd' ? ['-o', part] : [part])]);
-  run('touch', ['-r', kernelImage, part]);
-  run('mv', [part, file]);
+  run('lz4', ['-q', '-f', '-12', '--no-frame-crc', kernelImage, `${file}.part`]);
+  run('mv', [`${file}.part`, file]);
   return file;
 }
 
@@ -105,7 +97,7 @@ export function makeFit(folder: string, initramfs: string, parts: BootImageParts
   // Little-endian, as the boot script reads it from memory.
   const number = Buffer.alloc(4);
   number.writeUInt32LE(checkedVersion('version', version));
-  const kernel = packedKernel(kernelImage, board.kernelPacking);
+  const kernel = packedKernel(kernelImage);
   const source = join(folder, 'postern.its');
   const file = join(folder, 'boot.fit');
   const hash = 'hash-1 { algo = "sha256"; };';
@@ -137,7 +129,7 @@ export function makeFit(folder: string, initramfs: string, parts: BootImageParts
       type = "kernel";
       arch = "arm64";
       os = "linux";
-      compression = "${board.kernelPacking}";
+      compression = "lz4";
       load = <${board.addresses.kernel}>;
       entry = <${board.addresses.kernel}>;
       ${hash}

@@ -12,8 +12,6 @@ const settings: Readonly<Record<string, string>> = {
   CONFIG_FIT: 'y',
   CONFIG_FIT_SIGNATURE: 'y',
   CONFIG_RSA: 'y',
-  // It unpacks the kernel.
-  CONFIG_ZSTD: 'y',
   // Images without a signature are not booted.
   CONFIG_LEGACY_IMAGE_FORMAT: 'n',
   // The boot script comes from U-Boot's device tree only, not from a file on the disk and not from the console.
