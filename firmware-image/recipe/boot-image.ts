@@ -10,9 +10,10 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Board } from '../boards/board.ts';
-import { moduleClosure, type PackageFiles } from './closure.ts';
+import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
 import { checkedVersion } from './command.ts';
 import { treeSource } from './device-tree.ts';
+import type { Kernel } from './kernel.ts';
 import type { SigningKeys } from './keys.ts';
 import type { VerityRoot } from './root-file-system.ts';
 import { fresh, output, parentOf, root, run } from './tools.ts';
@@ -34,6 +35,26 @@ export interface BootImageParts {
   readonly keys: SigningKeys;
 }
 
+/** Programs of the initramfs, by their path in a package. */
+const initramfsPrograms = ['bin/busybox', 'sbin/dmsetup'];
+
+/** The files of packages that are in the FIT: kernel, device trees, and those of the initramfs with a first folder `initramfs`. */
+export function bootFiles(
+  board: Board,
+  files: PackageFiles,
+  { image, modules, deviceTrees }: Pick<Kernel, 'image' | 'modules' | 'deviceTrees'>,
+): PickedFile[] {
+  const ofKernel = (from: string, to: string): PickedFile => ({ from, to, package: 'linux-image-arm64' });
+  return [
+    ofKernel(image, basename(image)),
+    ...board.deviceTrees.map((name) => ofKernel(join(deviceTrees, name), basename(name))),
+    ...files.programs(initramfsPrograms).map((file) => ({ ...file, to: `initramfs/${file.to}` })),
+    ...moduleClosure(modules, board.modules.initramfs).map(({ file }) =>
+      ofKernel(file, `initramfs/modules/${basename(file)}`),
+    ),
+  ];
+}
+
 /**
  * Makes the initramfs, which runs before the root is mounted: a shell, dmsetup, the modules that read the disk, and the
  * root hash. Returns the path of the packed file. The same parts give the same bytes.
@@ -47,8 +68,7 @@ export function makeInitramfs(folder: string, parts: BootImageParts): string {
     copyFileSync(from, parentOf(join(tree, to)));
     chmodSync(join(tree, to), mode);
   };
-  for (const { from, to } of files.programs(['bin/busybox', 'sbin/dmsetup']))
-    install(from, to.replace(/^usr\//, ''));
+  for (const { from, to } of files.programs(initramfsPrograms)) install(from, to.replace(/^usr\//, ''));
   const modules = moduleClosure(kernelModules, board.modules.initramfs);
   for (const { file } of modules) install(file, `modules/${basename(file)}`, 0o644);
   writeFileSync(join(tree, 'modules/order'), `${modules.map(({ line }) => line).join('\n')}\n`);
@@ -62,7 +82,7 @@ export function makeInitramfs(folder: string, parts: BootImageParts): string {
     cwd: tree,
     input: `${names.join('\n')}\n`,
   });
-  run('zstd', ['-q', '-12', '--rm', '-f', file]);
+  run('zstd', ['-q', '-19', '--rm', '-f', file]);
   return `${file}.zst`;
 }
 

@@ -144,6 +144,7 @@ export const eventTable = {
   'enrolment.done': info<'gateway' | 'server'>(),
   'enrolment.failed': error<'gateway' | 'reason'>(),
   'enrolment.file-damaged': error<never, never, { file: string; aside: string }>(),
+  'enrolment.manifest-taken': info<never, never, { batch: string; boards: number }>(),
   'enrolment.refused': warn<'gateway' | 'reason'>(),
   'enrolment.request-refused': warn.byPeer<'reason', 'gateway', { claim: string }>(),
   'enrolment.requested': warn.byPeer<'gateway' | 'reason', never, { key: string; claim: string }>(),

@@ -356,12 +356,9 @@ export class Agent implements AsyncDisposable {
     // The board's own settings of RAUC.
     const settings = readFileSync(join(board, 'etc/rauc/system.conf'), 'utf8').replace('@board@', qemu.name);
     writeFileSync(join(folder, 'etc/rauc/system.conf'), settings);
-    const service = readFileSync(join(board, 'usr/share/postern/bus/de.pengutronix.rauc.service'), 'utf8');
-    const conf = /--conf=(\S+)/.exec(service)?.[1];
     const program = (name: string, text: string) =>
       writeFileSync(join(folder, 'bin', name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
     applets(join(folder, 'bin'));
-    program('dbus-daemon', 'exit 0');
     const withClock = skipClocks
       ? ''
       : `[ -e ${folder}/clock ] && export LD_PRELOAD=${clockShim()} TEST_TIME=$(cat ${folder}/clock)`;
@@ -381,25 +378,34 @@ esac`,
     program(
       'rauc',
       `${withClock}
-case "$1" in
-  --conf=*) exec /usr/bin/rauc "$@" ;;
+case "$2" in
   install)
     [ -e ${folder}/between ] && . ${folder}/between
-    facts=$(/usr/bin/rauc --conf=${folder}${conf} info --output-format=shell "$2" 2> /dev/null) || { echo 'signature verification failed'; exit 1; }
+    facts=$(/usr/bin/rauc "$1" info --output-format=shell "$3" 2> /dev/null) || { echo 'signature verification failed'; exit 1; }
     eval "$facts"
     unset LD_PRELOAD
     rm -rf ${folder}/images
-    unsquashfs -q -n -d ${folder}/images "$2" > /dev/null 2>&1
+    unsquashfs -q -n -d ${folder}/images "$3" > /dev/null 2>&1
     cp ${folder}/images/root.img ${folder}/dev/root-${slot}
     cp ${folder}/images/boot.img ${folder}/dev/boot-${slot}
     [ -e ${folder}/after ] && . ${folder}/after
     echo ' 50% writing'
+    # An installation takes longer than the gateway needs to see how far it is.
+    while [ -e ${folder}/unseen ]; do sleep 0.05; done
     for kind in rootfs boot; do
       printf '[slot.%s.${other}]\\nbundle.compatible=%s\\nbundle.version=%s\\nbundle.build=%s\\nsize=4096\\n\\n' $kind "$RAUC_MF_COMPATIBLE" "$RAUC_MF_VERSION" "$RAUC_MF_BUILD"
     done > ${folder}/data/root/rauc.status
     ;;
+  *) exec /usr/bin/rauc "$@" ;;
 esac`,
     );
+  }
+
+  /** Has the next installation wait, once it has told how far it is, until the returned function is called. */
+  holdInstallation(): () => void {
+    const file = join(this.folder, 'unseen');
+    writeFileSync(file, '');
+    return () => rmSync(file, { force: true });
   }
 
   async start(): Promise<this> {

@@ -47,7 +47,11 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
       old.put(made['1.2.0']!);
       assert.deepEqual(await old.slots.inspect(), { compatible: 'postern-qemu-arm64', version: '1.2.0' });
       const told: number[] = [];
-      await old.slots.install((percent) => told.push(percent));
+      const goOn = old.holdInstallation();
+      await old.slots.install((percent) => {
+        told.push(percent);
+        goOn();
+      });
       assert.deepEqual(told, [50]);
       const { spare, trying } = old.slots.state();
       assert.deepEqual(
