@@ -14,7 +14,7 @@ export function prefixed(one: string): { readonly ip: string; readonly bits: num
   return isIP(ip) > 0 && bits >= 1 && bits <= most ? { ip, bits } : undefined;
 }
 
-/** The network of an address. */
+/** The network of an address. It is made when it is needed: no start-up snapshot can hold one. */
 function networkOf(ip: string, bits: number): BlockList {
   const list = new BlockList();
   list.addSubnet(ip, bits, familyOf(ip));
@@ -24,22 +24,22 @@ function networkOf(ip: string, bits: number): BlockList {
 const familyOf = (ip: string) => (isIPv6(ip) ? 'ipv6' : 'ipv4');
 const holds = (list: BlockList, ip: string): boolean => list.check(ip, familyOf(ip));
 
-/** Addresses that no interface can have: unspecified, loopback, multicast and broadcast. */
-const unusable = new BlockList();
-for (const [ip, bits] of [
+/** Networks with addresses that no interface can have: unspecified, loopback, multicast and broadcast. */
+const unusable = [
   ['0.0.0.0', 8],
   ['127.0.0.0', 8],
   ['224.0.0.0', 3],
   ['::', 127],
   ['ff00::', 8],
-] as const)
-  unusable.addSubnet(ip, bits, familyOf(ip));
-const linkLocal = networkOf('fe80::', 10);
+] as const;
+const isUnusable = (ip: string): boolean =>
+  unusable.some(([network, bits]) => holds(networkOf(network, bits), ip));
+const isLinkLocal = (ip: string): boolean => holds(networkOf('fe80::', 10), ip);
 
 /** Whether an address is that of an interface, and not of its network or its broadcast. */
 function isOfInterface(one: string): boolean {
   const { ip, bits } = prefixed(one) ?? { ip: '', bits: 0 };
-  if (ip === '' || holds(unusable, ip)) return false;
+  if (ip === '' || isUnusable(ip)) return false;
   if (isIPv6(ip) || bits > 30) return true;
   const host = ip.split('.').reduce((sum, part) => sum * 256 + Number(part), 0) % 2 ** (32 - bits);
   return host !== 0 && host !== 2 ** (32 - bits) - 1;
@@ -143,7 +143,7 @@ function conflictIn({ addresses, gateways, wifi, cellular, vlan }: NetworkInterf
     return 'a cellular modem gets its addresses from its operator; remove vlan, addresses and gateways';
   const networks = addresses.map(prefixed).filter((one) => one !== undefined);
   for (const gateway of gateways) {
-    if (holds(linkLocal, gateway)) continue;
+    if (isLinkLocal(gateway)) continue;
     if (
       !networks.some(
         ({ ip, bits }) => familyOf(ip) === familyOf(gateway) && holds(networkOf(ip, bits), gateway),
