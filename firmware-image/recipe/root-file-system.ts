@@ -8,6 +8,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
+import { rootCertificates } from 'node:tls';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
 import { makeSnapshot } from './snapshot.ts';
@@ -99,6 +100,12 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   for (const { file } of modules) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
   const write = (path: string, text: string) => writeFileSync(parentOf(join(folder, path)), text);
   write('usr/lib/modules/order', `${modules.map(({ line }) => line).join('\n')}\n`);
+  // Loaded only where the configuration has a VLAN.
+  const vlan = moduleClosure(parts.kernelModules, ['8021q']);
+  for (const { file } of vlan) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
+  write('usr/lib/modules/order.vlan', vlan.map(({ line }) => `${line}\n`).join(''));
+  // Those of Node, for time servers with NTS.
+  write('usr/share/postern/authorities.pem', `${rootCertificates.toSorted().join('\n')}\n`);
   write('etc/rauc/keyring.pem', parts.keyring);
   write(
     'etc/rauc/system.conf',
@@ -113,7 +120,7 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
     ? `${board.console}::respawn:/bin/getty -n -l /bin/sh 115200 ${board.console}\n`
     : '';
   write('etc/inittab', readFileSync(join(overlay, 'etc/inittab'), 'utf8') + shell);
-  const module: PickedFile[] = modules.map(({ file: from }) => ({
+  const module: PickedFile[] = [...modules, ...vlan].map(({ file: from }) => ({
     from,
     to: basename(from),
     package: 'linux-image-arm64',

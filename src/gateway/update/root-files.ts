@@ -20,11 +20,16 @@ export function firewallText({
   return open('open_udp', udp) + open('open_tcp', tcp);
 }
 
-/** What a script needs for an interface: the line `interface NAME DEVICE VLAN METRIC`, and the lines that belong to it. */
+/**
+ * What a script needs for an interface: the line `interface NAME DEVICE VLAN METRIC uplink|local RA`, and the lines that belong to it.
+ * RA is 1 where router advertisements are taken.
+ */
 function* interfaceLines(one: NetworkInterface, at: number): Generator<string> {
   const { wifi, cellular, addresses, gateways, dns } = one;
   // The preferred uplink has the lowest metric. An interface that is none has no default route.
-  yield `interface ${nameOf(one)} ${one.name} ${one.vlan ?? 0} ${(at + 1) * 100} ${isUplink(one) ? 'uplink' : 'local'}`;
+  const kind = isUplink(one) ? 'uplink' : 'local';
+  const advertised = addresses.some((address) => address.includes(':')) ? 0 : 1;
+  yield `interface ${nameOf(one)} ${one.name} ${one.vlan ?? 0} ${(at + 1) * 100} ${kind} ${advertised}`;
   if (wifi) {
     const key = pbkdf2Sync(wifi.password, wifi.ssid, 4096, 32, 'sha1').toString('hex');
     yield `wifi ${wifi.country} ${hex(wifi.ssid)} ${key} ${hex(wifi.password)}`;

@@ -280,13 +280,13 @@ country = "DE"
     readFileSync(join(to, 'root/network'), 'utf8'),
     `fall-back 10
 proxy http://proxy.example:3128 *.plant.example
-interface eth0.20 eth0 20 100 uplink
+interface eth0.20 eth0 20 100 uplink 0
 address 192.0.2.10/24
 address 2001:db8::10/64
 gateway 192.0.2.1
 gateway fe80::1
 dns 192.0.2.53
-interface wlan0 wlan0 0 200 uplink
+interface wlan0 wlan0 0 200 uplink 1
 wifi DE ${hex('plant "; reboot')} ${key} ${hex("$(reboot)'x")}
 dhcp
 `,
