@@ -111,7 +111,10 @@ describe('the script that starts the gateway on the board', { skip: why }, () =>
   test('gives it the proxy of the network as a word of the environment, and none without', limit, (t) => {
     const proxy = 'http://user:p%40ss@[2001:db8::1]:3128';
     const told = (network?: string) => serve(t, undefined, network).Proxy;
-    assert.equal(told(`fall-back 10\nproxy ${proxy} *.plant.example,10.0.0.1\n`), `${proxy} ${proxy} *.plant.example,10.0.0.1`);
+    assert.equal(
+      told(`fall-back 10\nproxy ${proxy} *.plant.example,10.0.0.1\n`),
+      `${proxy} ${proxy} *.plant.example,10.0.0.1`,
+    );
     assert.equal(told(`proxy ${proxy} -\n`), `${proxy} ${proxy}`);
     assert.equal(told('fall-back 10\n'), '');
     assert.equal(told(), '');

@@ -19,7 +19,7 @@ const limit = { timeout: 60_000 };
 const { signal } = new AbortController();
 
 /** A proxy that knows `*.test` as this machine, with what it was asked for. */
-class Proxy implements AsyncDisposable {
+class HttpProxy implements AsyncDisposable {
   readonly asked: string[] = [];
   readonly sockets = new Set<Socket>();
   readonly server: Server = createServer();
@@ -98,7 +98,7 @@ describe('behind an HTTP proxy', limit, () => {
   test('a broker is reached by WebSocket over TLS, also after the proxy was away', async (t) => {
     const { mosquitto, port, url, ca } = await broker(t);
     await using _broker = mosquitto;
-    const proxy = await new Proxy().start();
+    const proxy = await new HttpProxy().start();
     const { link, clock, events, received } = linkTo(url, { ca, protocol: 5 });
     await using _link = link;
     await events.until('mqtt.connected');
@@ -109,7 +109,7 @@ describe('behind an HTTP proxy', limit, () => {
     const gone = events.until('mqtt.disconnected');
     await proxy[Symbol.asyncDispose]();
     await gone;
-    await using again = await new Proxy().start(proxyPort);
+    await using again = await new HttpProxy().start(proxyPort);
     clock.advance(60_000);
     await once(again.server, 'connect');
     await link.publish({ ...up('again'), topic: 'dm/gw-1/down' }).catch(() => {});
@@ -119,7 +119,7 @@ describe('behind an HTTP proxy', limit, () => {
   test('a proxy that refuses is the reason why there is no connection, and hosts of NO_PROXY are reached without it', async (t) => {
     const { mosquitto, port, url, ca } = await broker(t);
     await using _broker = mosquitto;
-    await using proxy = await new Proxy().start();
+    await using proxy = await new HttpProxy().start();
     proxy.does = 'refuse';
     const refused = linkTo(url, { ca, protocol: 5 });
     await using _refused = refused.link;
@@ -168,7 +168,7 @@ describe('behind an HTTP proxy', limit, () => {
         server.closeAllConnections();
       });
     }
-    await using proxy = await new Proxy().start();
+    await using proxy = await new HttpProxy().start();
     const ca = readFileSync(files.cert, 'utf8');
     const url = `https://files.test:${(secure.address() as AddressInfo).port}/bundle`;
     const load = async (from: string, clock: SystemClock | HandClock = new SystemClock()) => {
