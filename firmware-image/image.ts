@@ -11,6 +11,7 @@ import { checkedVersion, runCommand, UsageError } from './recipe/command.ts';
 import { bytesOf } from './recipe/disk.ts';
 import { buildImage, describeImage, megabytes } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
+import { namedParts } from './recipe/parts.ts';
 import { packageVersion, run, step } from './recipe/tools.ts';
 
 /** Most bytes of the results. The command fails above them. */
@@ -31,6 +32,7 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
   --floor X.Y.Z     lowest version that is still booted, once this firmware has proved healthy
   --keys DIR        keys that sign the results; by default keys for development, which say so in their names
   --boot-loader FILE  the board's own boot loader, for boards whose boot loader is not in Debian
+  --with PARTS      optional parts of the image: wifi, cellular, or both with a comma between them
   --developer       adds a shell on the console
   --write           records the sizes, for docs/firmware.md
 `;
@@ -42,6 +44,7 @@ await runCommand({
     floor: { type: 'string' },
     keys: { type: 'string' },
     'boot-loader': { type: 'string' },
+    with: { type: 'string' },
     developer: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
   },
@@ -56,6 +59,7 @@ await runCommand({
       throw new UsageError(`--floor ${floor} is above the version ${version}, which could not boot then`);
     if (bootLoader !== undefined && !existsSync(bootLoader))
       throw new UsageError(`--boot-loader: there is no ${bootLoader}`);
+    const parts = namedParts(values.with);
     const signing = signingKeys(keys);
     console.log(`Postern ${version} for ${board.description}`);
     console.log(
@@ -68,6 +72,7 @@ await runCommand({
       version,
       keys: signing,
       isDeveloperImage: developer,
+      with: parts,
       ...(floor !== undefined && { floor }),
       ...(bootLoader !== undefined && { bootLoader }),
       withDisk: true,

@@ -11,6 +11,7 @@ import { bytesOf, makeDisk, trustSource } from './disk.ts';
 import { kernelOf } from './kernel.ts';
 import type { SigningKeys } from './keys.ts';
 import { arm64Node } from './node.ts';
+import { type PartName, partsOf } from './parts.ts';
 import { type PackageWeight, softwareBill, weighPackages } from './report.ts';
 import { makeRoot, packRoot, rootPackages } from './root-file-system.ts';
 import { fresh, nodeVersion, output, root, run, sourceDate, step } from './tools.ts';
@@ -30,6 +31,8 @@ export interface ImageOrder {
   readonly floor?: string;
   /** File with the board's own boot loader, for boards whose boot loader is not in Debian. */
   readonly bootLoader?: string;
+  /** Optional parts. */
+  readonly with?: readonly PartName[];
   /** Compression level of zstd for the root, 1 to 22. Default: 19. */
   readonly level?: number;
   /** Whether a disk image is made, and not only the bundle. */
@@ -72,8 +75,12 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const name = order.name ?? board.name;
   const folder = fresh(join(output, name));
   const date = sourceDate();
+  const optional = partsOf(board, order.with ?? []);
   const packages = await step('packages of Debian for arm64', () =>
-    debianPackages([...rootPackages, 'dmsetup', 'linux-image-arm64', ...board.packages]),
+    debianPackages([
+      ...[...rootPackages, 'dmsetup', 'linux-image-arm64', ...board.packages],
+      ...[...optional.values()].flatMap((part) => part.packages),
+    ]),
   );
   const node = await step(`Node ${nodeVersion()} for arm64`, () => arm64Node(nodeVersion()));
   const files = new PackageFiles(packages);
@@ -96,6 +103,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     date,
     keyring: readFileSync(join(keys.folder, 'ca.crt'), 'utf8'),
     isDeveloperImage: order.isDeveloperImage,
+    optional,
   };
   const versions = {
     postern: version,

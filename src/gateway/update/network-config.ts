@@ -54,6 +54,12 @@ const printable = (min: number, max: number) =>
     v.regex(new RegExp(`^[ -~]{${min},${max}}$`), `a text of ${min} to ${max} characters of ASCII`),
   );
 
+/** Without what would end a value in the settings of ModemManager. */
+const accessName = v.pipe(
+  v.string(),
+  v.regex(/^[!#-&(-+\--~]{1,64}$/, 'a text of 1 to 64 characters of ASCII without space, quotes and comma'),
+);
+
 const interfaceTable = v.strictObject({
   name: described(
     v.pipe(v.string(), v.regex(/^[a-z][a-z0-9]{0,9}$/, 'the name of an interface, such as eth0')),
@@ -115,8 +121,8 @@ const interfaceTable = v.strictObject({
           v.pipe(v.string(), v.regex(/^[A-Za-z0-9.-]{1,100}$/, 'an access point name such as internet')),
           'Access point name of the operator',
         ),
-        username: described(v.optional(printable(1, 64)), 'User name at the access point'),
-        password: described(v.optional(printable(1, 64)), 'Its password'),
+        username: described(v.optional(accessName), 'User name at the access point'),
+        password: described(v.optional(accessName), 'Its password'),
         pin: described(
           v.optional(v.pipe(v.string(), v.regex(/^\d{4,8}$/, 'a PIN of 4 to 8 digits'))),
           'PIN of the SIM',

@@ -77,6 +77,7 @@ describe('the network of a board', () => {
     ],
     ['a PIN with letters', 'cellular = { apn = "a", pin = "12a4" }', /a PIN of 4 to 8 digits/],
     ['an access point with a space', 'cellular = { apn = "a b" }', /an access point name/],
+    ['a password with a comma', 'cellular = { apn = "a", password = "a,pin=0000" }', /without space, quotes/],
     [
       'static addresses of a modem',
       'cellular = { apn = "a" }\naddresses = ["192.0.2.10/24"]',
