@@ -56,8 +56,6 @@ const common: Readonly<Record<PartName, ImagePart>> = {
     programs: ['usr/sbin/ModemManager', 'usr/bin/mmcli', 'usr/lib/polkit-1/polkitd'],
     plugins: ['usr/lib/aarch64-linux-gnu/ModemManager'],
     files: {
-      'usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service':
-        'usr/share/postern/modem/org.freedesktop.PolicyKit1.service',
       'usr/share/polkit-1/actions/org.freedesktop.ModemManager1.policy':
         'usr/share/polkit-1/actions/org.freedesktop.ModemManager1.policy',
     },
