@@ -11,7 +11,7 @@ import { checkedVersion, runCommand, UsageError } from './recipe/command.ts';
 import { bytesOf } from './recipe/disk.ts';
 import { buildImage, describeImage, megabytes } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
-import { namedParts } from './recipe/parts.ts';
+import { namedParts, partsOf } from './recipe/parts.ts';
 import { packageVersion, run, step } from './recipe/tools.ts';
 
 /** Most bytes of the results. The command fails above them. */
@@ -60,6 +60,7 @@ await runCommand({
     if (bootLoader !== undefined && !existsSync(bootLoader))
       throw new UsageError(`--boot-loader: there is no ${bootLoader}`);
     const parts = namedParts(values.with);
+    partsOf(board, parts);
     const signing = signingKeys(keys);
     console.log(`Postern ${version} for ${board.description}`);
     console.log(
