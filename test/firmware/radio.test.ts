@@ -81,7 +81,7 @@ test('wpa_supplicant takes names and passwords of all kinds as they were written
     const dump = (name: string) => {
       const at = said.findIndex((line) => line.startsWith(`${name} - hexdump_ascii`));
       const rows = said.slice(at + 1).map((line) => /^ {5}((?:[0-9a-f]{2} ){1,16})/.exec(line)?.[1]);
-      const end = rows.findIndex((row) => row === undefined);
+      const end = rows.indexOf(undefined);
       return rows.slice(0, end).join('').replaceAll(' ', '');
     };
     assert.equal(dump('ssid'), Buffer.from(ssid).toString('hex'));
