@@ -33,6 +33,8 @@ const applets = [
   'sed',
   'sort',
   'udhcpc',
+  'tail',
+  'xxd',
 ];
 
 /** Reason why this machine cannot run the board's network, or false. */
@@ -103,7 +105,7 @@ export class BoardNetwork implements Disposable {
     this.world = world;
     for (const name of ['bin', 'scripts', 'run', 'root', 'leases']) mkdirSync(join(this.folder, name));
     for (const name of applets) symlinkSync('/bin/busybox', join(this.folder, 'bin', name));
-    for (const name of ['network', 'routes', 'lease', 'common']) {
+    for (const name of ['network', 'routes', 'lease', 'common', 'cellular']) {
       const script = this.#here(readFileSync(join(scripts, name), 'utf8'));
       writeFileSync(join(this.folder, 'scripts', name), script, { mode: 0o755 });
     }
@@ -178,6 +180,16 @@ say() { echo "said $*"; }
   up(plan?: string): void {
     if (plan !== undefined) writeFileSync(join(this.folder, 'root/network'), plan);
     this.board.run(join(this.folder, 'scripts/network'), 'up');
+  }
+
+  /** A program of the board that is not on this machine. */
+  program(name: string, script: string): void {
+    writeFileSync(join(this.folder, 'bin', name), `#!/bin/busybox sh\n${script}\n`, { mode: 0o755 });
+  }
+
+  /** Lets a script that waits go on. */
+  tick(): void {
+    writeSync(this.#ticks, 'x\n');
   }
 
   /** Starts the script that keeps the network up. Resolves when it waits for its first look. */

@@ -227,6 +227,75 @@ addresses = ["192.0.3.10/24"]
     }
   });
 
+  test(
+    'a modem gets its addresses from its bearer, is connected again when that ends, and a wrong PIN is given once',
+    limit,
+    async () => {
+      using network = await open();
+      network.cable('wwan0', '100.64.0.1/30');
+      // In place of ModemManager, which needs a modem: what mmcli prints of a bearer with static addresses.
+      const { folder } = network;
+      for (const name of ['modem-bus', 'ModemManager']) network.program(name, ':');
+      network.program(
+        'mmcli',
+        `case "$*" in
+  *--simple-connect*) echo "$*" >> ${folder}/orders; [ -e ${folder}/refuses ] && { echo "error: SIM-PIN is wrong" >&2; exit 1; }; : ;;
+  "-m any -K") echo 'modem.generic.bearers.value[1]       : /org/freedesktop/ModemManager1/Bearer/0' ;;
+  "-b "*) cat ${folder}/bearer ;;
+esac`,
+      );
+      const bearer = (state: string) =>
+        writeFileSync(
+          join(folder, 'bearer'),
+          `bearer.status.connected                : ${state}
+bearer.status.interface                : wwan0
+bearer.ipv4-config.method              : static
+bearer.ipv4-config.address             : 100.64.0.2
+bearer.ipv4-config.prefix              : 30
+bearer.ipv4-config.gateway             : 100.64.0.1
+bearer.ipv4-config.dns.value[1]        : 100.64.0.53
+bearer.ipv6-config.method              : --
+`,
+        );
+      bearer('yes');
+      writeFileSync(join(folder, 'refuses'), '');
+      network.up(
+        plan(
+          `[[network.interface]]
+name = "wwan0"
+cellular = { apn = "internet", username = "me", password = "it's", pin = "1234" }
+`.replace("it's", 'a=$(b)'),
+        ),
+      );
+      const orders = () =>
+        existsSync(join(folder, 'orders')) ? network.file('orders').trim().split('\n') : [];
+      const ordered = async (count: number) => {
+        network.tick();
+        while (orders().length < count) await new Promise((resolve) => setImmediate(resolve));
+      };
+      await ordered(1);
+      await ordered(2);
+      rmSync(join(folder, 'refuses'));
+      network.tick();
+      await network.until(() => network.routes().length === 1);
+      assert.deepEqual(network.routes(), ['100.64.0.1 wwan0 100']);
+      assert.deepEqual(
+        orders().map((order) => /pin=/.test(order)),
+        [true, false, false],
+      );
+      assert.match(orders()[2]!, /apn=internet,user=me,password=a=\$\(b\)$/);
+      assert.equal(network.file('run/resolv.conf'), 'nameserver 100.64.0.53\n');
+      bearer('no');
+      writeFileSync(join(folder, 'refuses'), '');
+      network.tick();
+      await network.until(() => network.routes().length === 0);
+      rmSync(join(folder, 'refuses'));
+      bearer('yes');
+      network.tick();
+      await network.until(() => network.routes().length === 1);
+    },
+  );
+
   test('what a script that was killed in a turn has left is gone when it starts again', limit, async () => {
     using network = await open();
     await network.dhcp('eth0', '192.0.2.77', '192.0.2.254', '192.0.2.99');
