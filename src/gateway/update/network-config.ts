@@ -181,7 +181,8 @@ export const networkSection = described(
   v.optional(
     v.strictObject({
       'fall-back-after': described(
-        v.optional(integerBetween(1, 1440), 10),
+        // An attempt to reach the broker may come a minute and a half after the last one.
+        v.optional(integerBetween(3, 1440), 10),
         'Minutes without a way to the broker or the parent after which the board tries the next uplink, and after the last one DHCP on all its interfaces',
       ),
       proxy: described(

@@ -12,6 +12,7 @@ describe('the network of a board', () => {
     const [eth0] = one('').interface;
     assert.deepEqual(eth0?.addresses, ['dhcp']);
     assert.equal(network('[network]\n')['fall-back-after'], 10);
+    assert.throws(() => network('[network]\nfall-back-after = 2\n'), /from 3 to 1440/);
   });
 
   test('takes static addresses of both families, gateways in their networks, and link-local gateways', () => {
