@@ -10,6 +10,7 @@ import { type BuiltImage, buildImage, describeImage, megabytes } from './recipe/
 import { signingKeys } from './recipe/keys.ts';
 import { npmComponents } from './recipe/licences.ts';
 import { describeLock, lockFile, movesBetween, readLock } from './recipe/lock.ts';
+import { namedParts, partsOf } from './recipe/parts.ts';
 import { currentLock } from './recipe/refresh.ts';
 import { gatherSources } from './recipe/sources.ts';
 import { nodeVersion, packageVersion, run, step } from './recipe/tools.ts';
@@ -29,6 +30,7 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
   --keys DIR        keys that sign the results, and authorities that are trusted (docs/firmware.md, "Keys"); by default keys for
                     development, which say so in their names
   --boot-loader FILE  the board's own boot loader, for boards whose boot loader is not in Debian
+  --with PARTS      optional parts of the image: wifi, cellular, or both with a comma between them
   --developer       adds a shell on the console
   --write           records the sizes, for docs/firmware.md
   --refresh         builds nothing: moves firmware-image/packages.lock to what Debian and npm have now, and prints what moved
@@ -68,6 +70,7 @@ await runCommand({
     floor: { type: 'string' },
     keys: { type: 'string' },
     'boot-loader': { type: 'string' },
+    with: { type: 'string' },
     developer: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
     refresh: { type: 'boolean', default: false },
@@ -85,6 +88,8 @@ await runCommand({
       throw new UsageError(`--floor ${floor} is above the version ${version}, which could not boot then`);
     if (bootLoader !== undefined && !existsSync(bootLoader))
       throw new UsageError(`--boot-loader: there is no ${bootLoader}`);
+    const parts = namedParts(values.with);
+    partsOf(board, parts);
     const signing = signingKeys(keys);
     console.log(`Postern ${version} for ${board.description}`);
     console.log(
@@ -97,6 +102,7 @@ await runCommand({
       version,
       keys: signing,
       isDeveloperImage: developer,
+      with: parts,
       ...(floor !== undefined && { floor }),
       ...(bootLoader !== undefined && { bootLoader }),
       withDisk: true,

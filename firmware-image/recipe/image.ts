@@ -13,6 +13,7 @@ import { kernelOf } from './kernel.ts';
 import { type SigningKeys, trustFiles } from './keys.ts';
 import { licenceArchive, packLicences } from './licences.ts';
 import { arm64Node } from './node.ts';
+import { type PartName, partsOf } from './parts.ts';
 import { builtRauc } from './rauc.ts';
 import { makeRoot, packRoot } from './root-file-system.ts';
 import { fresh, nodeVersion, output, root, run, sourceDate, step } from './tools.ts';
@@ -33,6 +34,8 @@ export interface ImageOrder {
   readonly floor?: string;
   /** File with the board's own boot loader, for boards whose boot loader is not in Debian. */
   readonly bootLoader?: string;
+  /** Optional parts. */
+  readonly with?: readonly PartName[];
   /** Compression level of zstd for the root, 1 to 22. Default: 19. */
   readonly level?: number;
   /** Whether a disk image is made, and not only the bundle. */
@@ -75,8 +78,12 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const name = order.name ?? board.name;
   const folder = fresh(join(output, name));
   const date = sourceDate();
+  const optional = partsOf(board, order.with ?? []);
   const packages = await step('packages of Debian for arm64', () =>
-    debianPackages([...commonPackages, ...board.packages]),
+    debianPackages([
+      ...[...commonPackages, ...board.packages],
+      ...[...optional.values()].flatMap((part) => part.packages),
+    ]),
   );
   const node = await step(`Node ${nodeVersion()} for arm64`, () => arm64Node(nodeVersion()));
   const rauc = await step('RAUC for arm64', () => builtRauc());
@@ -101,6 +108,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     date,
     trust: trustFiles(keys.folder),
     isDeveloperImage: order.isDeveloperImage,
+    optional,
   };
   const inventory = await step('root', () => {
     const picked = makeRoot(tree, parts);

@@ -8,10 +8,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
+import { rootCertificates } from 'node:tls';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
 import type { TrustFiles } from './keys.ts';
 import { type ArmNode, nodePackage } from './node.ts';
+import { type ImagePart, type PartName, pluginsOf } from './parts.ts';
 import { makeSnapshot } from './snapshot.ts';
 import { fresh, parentOf, root, run } from './tools.ts';
 
@@ -64,6 +66,8 @@ export interface RootParts {
   readonly date: number;
   /** Who must certify the signers of updates. */
   readonly trust: TrustFiles;
+  /** What this image has besides what every image has. */
+  readonly optional: ReadonlyMap<PartName, ImagePart>;
   /** Adds a shell on the console. */
   readonly isDeveloperImage: boolean;
 }
@@ -79,7 +83,15 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   const { board, files, node, program, rauc } = parts;
   fresh(folder);
   const own: PickedFile = { from: node.program, to: 'usr/lib/node/node', package: nodePackage };
-  const picked = files.programs(programs, [own, rauc]);
+  const optional = [...parts.optional.values()];
+  const more = optional.flatMap((part) => [
+    ...part.programs,
+    ...pluginsOf(part, (path) => files.find(path).from),
+  ]);
+  const other = optional.flatMap((part) =>
+    Object.entries(part.files).map(([path, to]): PickedFile => ({ ...files.find(path), to })),
+  );
+  const picked = [...files.programs([...programs, ...more], [own, rauc]), ...other];
   for (const { from, to } of picked) install(from, join(folder, canonical(to)));
   for (const [link, target] of Object.entries({ bin: 'usr/bin', sbin: 'usr/sbin', lib: 'usr/lib' }))
     symlinkSync(target, join(folder, link));
@@ -102,6 +114,19 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   for (const { file } of modules) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
   const write = (path: string, text: string) => writeFileSync(parentOf(join(folder, path)), text);
   write('usr/lib/modules/order', `${modules.map(({ line }) => line).join('\n')}\n`);
+  // Loaded only where the configuration has such an interface.
+  const onDemand = new Map<string, readonly string[]>([
+    ['vlan', ['8021q']],
+    ...[...parts.optional].map(([name, part]) => [name, part.modules] as const),
+  ]);
+  const rare = [...onDemand].flatMap(([name, wanted]) => {
+    const closure = moduleClosure(parts.kernelModules, wanted);
+    for (const { file } of closure) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
+    write(`usr/lib/modules/order.${name}`, closure.map(({ line }) => `${line}\n`).join(''));
+    return closure;
+  });
+  // Those of Node, for time servers with NTS.
+  write('usr/share/postern/authorities.pem', `${rootCertificates.toSorted().join('\n')}\n`);
   const { authority, old, second, list } = parts.trust;
   write('etc/rauc/keyring.pem', authority);
   if (old) write('etc/rauc/old-keyring.pem', old.certificate);
@@ -113,13 +138,14 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   );
   write(
     'etc/postern-release',
-    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n${old ? `old-until=${old.until}\n` : ''}`,
+    `version=${parts.version}\nwith=${[...parts.optional.keys()].join(',')}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n${old ? `old-until=${old.until}\n` : ''}`,
   );
+  if (parts.optional.has('cellular')) symlinkSync('dbus-daemon', join(folder, 'usr/bin/modem-bus'));
   const shell = parts.isDeveloperImage
     ? `${board.console}::respawn:/bin/getty -n -l /bin/sh 115200 ${board.console}\n`
     : '';
   write('etc/inittab', readFileSync(join(overlay, 'etc/inittab'), 'utf8') + shell);
-  const module: PickedFile[] = modules.map(({ file: from }) => ({
+  const module: PickedFile[] = [...new Set([...modules, ...rare].map(({ file }) => file))].map((from) => ({
     from,
     to: basename(from),
     package: 'linux-image-arm64',

@@ -2,6 +2,7 @@ import type { Board } from '../boards/board.ts';
 import { imx8mMini } from '../boards/imx8m-mini.ts';
 import { qemu } from '../boards/qemu.ts';
 import { raspberryPi4 } from '../boards/raspberry-pi-4.ts';
+import { packagesOfParts } from './parts.ts';
 import { rootPackages } from './root-file-system.ts';
 
 /** The boards for which there are images, by the name that `--board` takes. */
@@ -16,7 +17,10 @@ export const commonPackages = [...rootPackages, 'dmsetup', 'linux-image-arm64', 
 
 /** Every package of Debian that an image of any board may need. The lock has them with what they depend on. */
 export const lockedPackages: readonly string[] = [
-  ...new Set([...commonPackages, ...Object.values(boards).flatMap(({ packages }) => packages)]),
+  ...new Set([
+    ...commonPackages,
+    ...Object.values(boards).flatMap((board) => [...board.packages, ...packagesOfParts(board)]),
+  ]),
 ];
 
 /** Source packages that are built here, besides those of the packages. */

@@ -216,6 +216,9 @@ export const eventTable = {
   'mqtt.unexpected-answer': debug.byPeer<never, 'device' | 'server'>(),
   'mqtt.version-refused': info<'url' | 'reason', never, { protocol: number; next: number }>(),
 
+  // The network of a board.
+  'network.fell-back': warn<never, never, { uplink: string }>(),
+
   // Package #0, by which a DM server asks for a session.
   'notification.delivered': info.byPeer<'device' | 'server', never, { code: string }>(),
   'notification.denied': warn.byPeer<'server' | 'reason' | 'refused', 'device'>(),

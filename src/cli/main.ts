@@ -13,6 +13,7 @@ await runCli(
     devices: async () => (await import('./devices.ts')).devices,
     join: async () => (await import('./join.ts')).join,
     ddf: async () => (await import('./ddf.ts')).ddf,
+    account: async () => (await import('./account.ts')).account,
     headend: async () => (await import('./headend.ts')).headend,
     device: async () => (await import('./device.ts')).device,
   },

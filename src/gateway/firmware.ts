@@ -21,6 +21,7 @@ import type { Authorisation } from './rights/authorisation.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import { gatewaySchema } from './store/schema.ts';
+import { BoardNetwork } from './update/board-network.ts';
 import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
 import { BundleDownload } from './update/download-bundle.ts';
 import { probeCoap } from './update/probe.ts';
@@ -60,6 +61,7 @@ export class GatewayFirmware implements AsyncDisposable {
   readonly #slots: SlotDriver;
   readonly #updater: Updater;
   readonly #watchdogs: readonly Watchdog[];
+  readonly #boardNetwork: BoardNetwork | undefined;
 
   /** @throws {PosternError} `configuration` */
   constructor(parts: GatewayFirmwareParts) {
@@ -133,6 +135,8 @@ export class GatewayFirmware implements AsyncDisposable {
       entropy,
       events,
     });
+    this.#boardNetwork =
+      settings.slots === 'rauc' ? new BoardNetwork('/run/network-turn', reports, events) : undefined;
     this.#watchdogs = watchdogsOf(settings.watchdog, { check, clock, events });
   }
 
@@ -143,6 +147,11 @@ export class GatewayFirmware implements AsyncDisposable {
   start(): void {
     for (const watchdog of this.#watchdogs) watchdog.start();
     this.#updater.start();
+  }
+
+  /** The uplink is there. */
+  connected(): void {
+    this.#boardNetwork?.tell();
   }
 
   status(): UpdateStatus {

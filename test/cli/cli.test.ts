@@ -75,6 +75,7 @@ describe('help and usage', limit, () => {
       'devices',
       'join',
       'ddf',
+      'account',
       'headend',
       'device',
     ]);

@@ -43,6 +43,8 @@ export interface BoardParts {
   readonly update?: Readonly<Record<string, unknown>>;
   /** PEM text of the authority that certifies the servers of updates. */
   readonly updateAuthority?: string;
+  /** The table `network` of the board. */
+  readonly network?: Readonly<Record<string, unknown>>;
   /** NTP servers, in the form of chrony's directive `server`. */
   readonly timeServers?: readonly string[];
 }
@@ -93,6 +95,7 @@ export class Board implements AsyncDisposable {
       bootstrap: { device: devices.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
       images: authority,
       update: { ...parts.update, ...authority },
+      ...(parts.network && { network: parts.network }),
     });
     const files = {
       'gateway.toml': config,
