@@ -1,6 +1,7 @@
 // npm run update-bundle: makes a signed bundle of dist/postern.mjs for gateways whose slots are folders (`postern launch`).
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { blockBytes, indexSuffix, writeIndex } from '../src/gateway/update/block-index.ts';
 import { writeBundle } from '../src/gateway/update/bundle.ts';
 import { directoryCompatible } from '../src/gateway/update/directory-slots.ts';
 import { checkedVersion, runCommand } from './recipe/command.ts';
@@ -29,12 +30,16 @@ await runCommand({
     if (floor !== undefined) checkedVersion('--floor', floor);
     const { folder } = signingKeys(keys);
     const read = (name: string) => readFileSync(join(folder, name), 'utf8');
+    const program = readFileSync(join(root, 'dist/postern.mjs'));
     const bundle = writeBundle(
-      readFileSync(join(root, 'dist/postern.mjs')),
+      program,
       { compatible: directoryCompatible, version, ...(floor !== undefined && { floor }) },
       { certificates: [read('update.crt')], key: read('update.key') },
     );
     writeFileSync(parentOf(out), bundle);
+    // The blocks of the program begin where those of the running program begin.
+    const first = (bundle.length - program.length) % blockBytes || blockBytes;
+    writeFileSync(out + indexSuffix, writeIndex(bundle, first));
     console.log(`${out}\nSet update.authority of the gateways to: ${join(folder, 'ca.crt')}`);
   },
 });

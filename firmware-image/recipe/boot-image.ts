@@ -146,5 +146,7 @@ export function makeFit(folder: string, initramfs: string, parts: BootImageParts
   run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-o', trust, '-'], { input: '/dts-v1/; / { };' });
   run('mkimage', ['-f', source, file], { env: times });
   run('mkimage', ['-F', '-k', keys.folder, '-K', trust, '-r', file], { env: times });
+  // In a bundle, the root follows the FIT. The blocks of both then begin at the same positions modulo 4096 (block-index.ts).
+  run('truncate', ['-s', '%4096', file]);
   return file;
 }

@@ -78,6 +78,7 @@ export class GatewayFirmware implements AsyncDisposable {
         },
         record: (order) => this.#updater.record(order),
         launch: (order) => this.#updater.launch(order),
+        cancel: () => this.#updater.cancel(),
       },
     });
     const bound = () => network.addresses.map(({ address }) => address);
@@ -96,11 +97,14 @@ export class GatewayFirmware implements AsyncDisposable {
           return live.current.updateCa;
         },
         imageFile: parts.imageFile,
+        sources: this.#slots.sources,
+        retryFor: settings['retry-for'] * 1000,
         clock,
         entropy,
         events,
       }),
       allowOlder: settings['allow-older'],
+      window: settings.window,
       attempts: settings.attempts,
       healthDeadline: settings['health-deadline'] * 1000,
       probe,
@@ -154,6 +158,15 @@ export class GatewayFirmware implements AsyncDisposable {
     return this.status();
   }
 
+  /**
+   * Somebody at the gateway cancels the update under way.
+   * @throws {PosternError} `conflict`
+   */
+  cancel(): UpdateStatus {
+    this.#updater.cancel()();
+    return this.status();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await using stack = new AsyncDisposableStack();
     for (const watchdog of this.#watchdogs) stack.use(watchdog);
@@ -165,7 +178,7 @@ function slotsOf({ settings, live, disk, restart, clock }: GatewayFirmwareParts)
   if (settings.slots === 'rauc')
     return new RaucSlots({
       agent: '/run/agent',
-      state: ['/dev/postern/state-1', '/dev/postern/state-2'],
+      partitions: '/dev/postern',
       bundleFile: '/data/update/bundle.raucb',
       release: '/etc/postern-release',
       kernelArguments: '/proc/cmdline',

@@ -37,6 +37,11 @@ export interface FirmwareRunner {
   record(order: FirmwareOrder): void;
   /** Begins to work on a stored operation, which ends later. */
   launch(order: FirmwareOrder): void;
+  /**
+   * Returns what cancels the operation under way. When absent, no operation can be cancelled.
+   * @throws {PosternError} `conflict` when there is none, or its installation has begun
+   */
+  cancel?(): () => void;
 }
 
 /** What the branch is made of. */
@@ -44,6 +49,12 @@ export interface FirmwareBranchParts {
   readonly nodes: NodeStore;
   readonly clock: Clock;
   readonly runner: FirmwareRunner;
+}
+
+/** What happens when a package is stored. `record` is part of its transaction, `launch` follows it. */
+interface Step {
+  readonly record: () => void;
+  readonly launch: () => void;
 }
 
 /** The nodes of a new branch. */
@@ -54,6 +65,12 @@ const initial: readonly TndsNode[] = [
   { name: 'State', format: 'int', value: String(FumoState.Idle) },
 ];
 
+const cancellation: TndsNode = {
+  name: 'Ext',
+  format: 'node',
+  children: [{ name: 'Cancel', format: 'null' }],
+};
+
 /**
  * `./FwUpdate` (OMA FUMO 1.0): the nodes that a server writes and executes. An operation starts when all of the package is
  * stored: an Exec inside an Atomic that fails starts nothing.
@@ -62,15 +79,16 @@ export class FirmwareBranch implements TreeBranch {
   readonly #parts: FirmwareBranchParts;
   readonly #stored: StoredBranch;
   /** What each open level of changes starts: one operation at most in all of them. */
-  readonly #levels: FirmwareOrder[][] = [];
+  readonly #levels: Step[][] = [];
   /** The same of all levels, once it is stored. */
-  #final: FirmwareOrder[] = [];
+  #final: Step[] = [];
 
   constructor(parts: FirmwareBranchParts) {
     this.#parts = parts;
-    const { nodes, clock } = parts;
+    const { nodes, clock, runner } = parts;
     this.#stored = new StoredBranch('FwUpdate', fumo.root, nodes, { type: fumo.id, clock });
-    for (const node of initial) if (!this.#stored.view([node.name])) this.#stored.plant([node.name], node);
+    for (const node of [...initial, ...(runner.cancel ? [cancellation] : [])])
+      if (!this.#stored.view([node.name])) this.#stored.plant([node.name], node);
   }
 
   /** State of the update, one of `FumoState`. */
@@ -116,12 +134,12 @@ export class FirmwareBranch implements TreeBranch {
       outer.push(...level);
       return;
     }
-    for (const order of level) this.#parts.runner.record(order);
+    for (const { record } of level) record();
     this.#final = level;
   }
 
   committed(): void {
-    for (const order of this.#final.splice(0)) this.#parts.runner.launch(order);
+    for (const { launch } of this.#final.splice(0)) launch();
   }
 
   rollback(): void {
@@ -130,32 +148,42 @@ export class FirmwareBranch implements TreeBranch {
   }
 
   /**
-   * Starts an operation.
+   * Starts an operation, or cancels the one under way.
    * @throws {DmError} 405 for a node that is not an operation
-   * @throws {PosternError} `conflict` while another operation runs, `malformed` without a URL or a package
+   * @throws {PosternError} `conflict` while another operation runs, or when none can be cancelled; `malformed` without a URL or
+   * a package
    */
   exec(
-    [operation = '']: NodePath,
+    [operation = '', extension]: NodePath,
     _argument: NewNode,
     correlator: string | undefined,
     serverId: string,
   ): number {
+    const { runner } = this.#parts;
+    if (extension === 'Cancel' && runner.cancel) {
+      this.#take({ record: () => {}, launch: runner.cancel() });
+      return DmStatus.Ok;
+    }
     if (!isFirmwareOperation(operation))
       throw new DmError(DmStatus.CommandNotAllowed, `${operation} cannot be executed`);
     const url = operation === 'Update' ? '' : (this.#stored.text(operation, 'PkgURL') ?? '');
     if (operation !== 'Update' && url === '') throw new PosternError('malformed', 'no PkgURL');
-    const { runner } = this.#parts;
     const order = { operation, url, server: serverId, correlator };
     if (this.#levels.some((level) => level.length > 0))
       throw new PosternError('conflict', 'the same package starts another operation');
     runner.admit(order);
-    const level = this.#levels.at(-1);
-    if (level) level.push(order);
-    else {
-      runner.record(order);
-      runner.launch(order);
-    }
+    this.#take({ record: () => runner.record(order), launch: () => runner.launch(order) });
     return DmStatus.AcceptedForProcessing;
+  }
+
+  /** Does what was ordered when the package is stored: at once when no package is open. */
+  #take(step: Step): void {
+    const level = this.#levels.at(-1);
+    if (level) level.push(step);
+    else {
+      step.record();
+      step.launch();
+    }
   }
 }
 

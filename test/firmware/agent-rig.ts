@@ -162,7 +162,7 @@ export class Agent implements AsyncDisposable {
     writeFileSync(join(folder, 'scripts/common'), harmless, { flag: 'a' });
     this.slots = new RaucSlots({
       agent: join(folder, 'run/agent'),
-      state: copies,
+      partitions: join(folder, 'dev'),
       bundleFile: this.bundle,
       release: join(folder, 'etc/postern-release'),
       kernelArguments: join(folder, 'cmdline'),

@@ -72,6 +72,7 @@ export class DirectorySlots implements SlotDriver {
   readonly current: SlotName;
   readonly compatible = directoryCompatible;
   readonly bundleFile: string;
+  readonly sources: readonly string[];
   readonly #boot: BootStateCopies;
   readonly #parts: DirectorySlotsParts;
 
@@ -81,6 +82,7 @@ export class DirectorySlots implements SlotDriver {
     makeFolder(parts.directory, { mode: 0o700 });
     this.#boot = bootStateOf(parts.directory);
     this.bundleFile = join(parts.directory, 'update.bundle');
+    this.sources = [programOf(parts.directory, this.current)];
   }
 
   get version(): string {

@@ -9,8 +9,11 @@ import type { BundleFacts, SlotDriver } from './slots.ts';
 export interface RaucSlotsParts {
   /** Folder of the image's agent: the pipe `ask` and the folder `answers`. */
   readonly agent: string;
-  /** Partitions of the two copies of the boot state. Only the agent writes them. */
-  readonly state: readonly [string, string];
+  /**
+   * Folder of the partitions: `state-1` and `state-2` with the copies of the boot state, and the images of the slots in `root-a`,
+   * `boot-a`, `root-b` and `boot-b`. Only the agent writes them. The gateway can read the images of the running slot.
+   */
+  readonly partitions: string;
   /** Path where a bundle is put before it is installed. */
   readonly bundleFile: string;
   /** File that describes the image, with lines `name=value`: `version` and `board`. */
@@ -41,6 +44,7 @@ export class RaucSlots implements SlotDriver {
   readonly version: string;
   readonly compatible: string;
   readonly bundleFile: string;
+  readonly sources: readonly string[];
   readonly #parts: RaucSlotsParts;
   /** Number of requests so far. */
   #asked = 0;
@@ -56,10 +60,15 @@ export class RaucSlots implements SlotDriver {
     this.version = version;
     this.compatible = `postern-${board}`;
     this.current = slot as SlotName;
+    this.sources = ['root', 'boot'].map((part) => this.#partition(`${part}-${slot.toLowerCase()}`));
   }
 
   state(): BootState {
-    return new BootStateCopies(this.#parts.state).read();
+    return new BootStateCopies([this.#partition('state-1'), this.#partition('state-2')]).read();
+  }
+
+  #partition(name: string): string {
+    return join(this.#parts.partitions, name);
   }
 
   async inspect(): Promise<BundleFacts> {

@@ -34,7 +34,7 @@ function image(t: TestContext, answers?: string, release = 'version=1.2.3\nboard
   const slots = () =>
     new RaucSlots({
       agent,
-      state: [join(folder, '1'), join(folder, '2')],
+      partitions: folder,
       bundleFile: join(folder, 'bundle'),
       release: join(folder, 'release'),
       kernelArguments: join(folder, 'cmdline'),

@@ -67,6 +67,7 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
   const updater: Updater = new Updater({
     slots: {
       ...{ current: slot, version: slot === 'A' ? '1.0.0' : '1.1.0', compatible: 'test', bundleFile },
+      sources: [],
       state: () => boot.read(),
       inspect: async () => ({ compatible: 'test', version: '1.1.0' }),
       install: async () => {
@@ -86,8 +87,9 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
     bundle: new BundleDownload({
       ...parts,
       ...{ file: bundleFile, disk: new DiskRoom(0), download, ca: undefined, imageFile: () => undefined },
+      ...{ sources: [], retryFor: 3_600_000 },
     }),
-    ...{ allowOlder: false, attempts: 2, healthDeadline: 10_000 },
+    ...{ allowOlder: false, window: undefined, attempts: 2, healthDeadline: 10_000 },
     probe: () => undefined,
     isConnected: () => true,
     isServed: () => true,
