@@ -43,6 +43,7 @@ ${common}`,
       setAside,
       failures,
       configuration,
+      diagnosis,
       refused: notAdmitted,
     } = found;
     const { restartNeeded, refused } = configuration;
@@ -82,6 +83,7 @@ ${common}`,
       ...(refused === undefined ? [] : [['configuration', `refused when it was read again: ${refused}`]]),
       ...(restartNeeded.length > 0 ? [['restart', `needed for ${restartNeeded.join(', ')}`]] : []),
       ...(setAside > 0 ? [['set aside', `${setAside} rows of the state file that cannot be read`]] : []),
+      ...(diagnosis?.ResetCause ? [['last start', diagnosis.ResetCause]] : []),
       ...failures.map(({ work, failures: count, reason }) => [
         'failed',
         `${work}, ${count} times: ${reason}`,

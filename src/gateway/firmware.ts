@@ -9,6 +9,7 @@ import { makeFolder } from '../base/make-folder.ts';
 import { dropCopies } from '../base/open-database.ts';
 import { DmError } from '../dm/dm-error.ts';
 import { DmStatus } from '../dm/status.ts';
+import type { TreeBranch } from '../dm/tree-branch.ts';
 import { FirmwareBranch } from '../mo/firmware-branch.ts';
 import { imageScheme } from '../mo/gw-image-inventory.ts';
 import type { GatewayConfig } from './config.ts';
@@ -20,6 +21,7 @@ import type { Authorisation } from './rights/authorisation.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import { gatewaySchema } from './store/schema.ts';
+import { type Diagnosis, diagnosticsBranch, readDiagnosis } from './update/diagnosis.ts';
 import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
 import { BundleDownload } from './update/download-bundle.ts';
 import { probeCoap } from './update/probe.ts';
@@ -56,6 +58,7 @@ const installBody = v.strictObject({
 /** How the gateway itself is updated: its slots, `./FwUpdate`, the health gate and the watchdog. */
 export class GatewayFirmware implements AsyncDisposable {
   readonly branch: FirmwareBranch;
+  readonly diagnostics: TreeBranch;
   readonly #slots: SlotDriver;
   readonly #updater: Updater;
   readonly #watchdogs: readonly Watchdog[];
@@ -65,6 +68,7 @@ export class GatewayFirmware implements AsyncDisposable {
     const { settings, live, state, network, uplink, reports, clock, entropy, events } = parts;
     this.#slots = slotsOf(parts);
     makeFolder(dirname(this.#slots.bundleFile));
+    this.diagnostics = diagnosticsBranch(this.#slots.diagnosis, () => JSON.stringify(this.status()));
     this.branch = new FirmwareBranch({
       nodes: state.nodes,
       clock,
@@ -136,6 +140,10 @@ export class GatewayFirmware implements AsyncDisposable {
     return this.#slots.version;
   }
 
+  get diagnosis(): Diagnosis {
+    return readDiagnosis(this.#slots.diagnosis);
+  }
+
   start(): void {
     for (const watchdog of this.#watchdogs) watchdog.start();
     this.#updater.start();
@@ -179,6 +187,7 @@ function slotsOf({ settings, live, disk, restart, clock }: GatewayFirmwareParts)
     return new RaucSlots({
       agent: '/run/agent',
       partitions: '/dev/postern',
+      diagnosis: '/run/diagnosis',
       bundleFile: '/data/update/bundle.raucb',
       release: '/etc/postern-release',
       kernelArguments: '/proc/cmdline',

@@ -163,6 +163,7 @@ export class Agent implements AsyncDisposable {
     this.slots = new RaucSlots({
       agent: join(folder, 'run/agent'),
       partitions: join(folder, 'dev'),
+      diagnosis: join(folder, 'run/diagnosis'),
       bundleFile: this.bundle,
       release: join(folder, 'etc/postern-release'),
       kernelArguments: join(folder, 'cmdline'),

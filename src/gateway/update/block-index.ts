@@ -61,7 +61,7 @@ export function readIndex(bytes: Buffer, limit: number): BlockIndex {
   const count = 1 + Math.ceil((total - first) / blockBytes);
   const isSound = first > 0 && first <= blockBytes && first <= total && total <= limit;
   if (!isSound || bytes.length !== head + count * digestBytes)
-    throw new PosternError('malformed', 'the index of the bundle cannot be read');
+    throw new PosternError('malformed', 'the index is damaged');
   const digests = Array.from({ length: count }, (_, number) =>
     bytes.readUIntBE(head + number * digestBytes, digestBytes),
   );

@@ -40,14 +40,13 @@ export interface DeltaDownload
 }
 
 /**
- * Largest index in bytes, most ranges that are requested, and bytes that are read from the disk at a time. A
- * bundle of which more than this share is new is downloaded as a whole.
+ * Largest index in bytes, and bytes that are read from the disk at a time. Ranges with fewer blocks than `gap` from the one to the
+ * next are requested as one.
  */
 const limits = {
   index: 1024 * 1024,
-  ranges: 256,
+  gap: 16,
   piece: 16 * blockBytes,
-  share: 0.9,
 } as const;
 
 /**
@@ -97,10 +96,7 @@ class Delta {
     await using file = await part.open(this.#indexUrl, undefined, present).catch(failed);
     if (isFirst) {
       await this.#gather(file, path, this.#index, signal);
-      const missing = total - this.received;
-      if (missing > total * limits.share)
-        throw new PosternError('conflict', 'the bundle has too little in common with the running version');
-      begun(missing, total);
+      begun(total - this.received, total);
     }
     for (const [first, last] of this.#ranges()) await this.#fetch(file, first, last, connection.signal);
     await file.truncate(total).catch(failed);
@@ -151,18 +147,15 @@ class Delta {
     for (const source of this.#parts.sources) await scan(source, 0);
   }
 
-  /** The missing blocks as ranges, the last block included. Blocks between two ranges are requested too if there are too many. */
+  /** The missing blocks as ranges, the last block included. */
   #ranges(): readonly [number, number][] {
-    const missing = [...this.#missing].toSorted((a, b) => a - b);
-    for (let gap = 1; ; gap *= 2) {
-      const ranges: [number, number][] = [];
-      for (const number of missing) {
-        const last = ranges.at(-1);
-        if (last && number - last[1] <= gap) last[1] = number;
-        else ranges.push([number, number]);
-      }
-      if (ranges.length <= limits.ranges) return ranges;
+    const ranges: [number, number][] = [];
+    for (const number of [...this.#missing].toSorted((a, b) => a - b)) {
+      const last = ranges.at(-1);
+      if (last && number - last[1] < limits.gap) last[1] = number;
+      else ranges.push([number, number]);
     }
+    return ranges;
   }
 
   async #fetch(file: FileHandle, first: number, last: number, signal: AbortSignal): Promise<void> {

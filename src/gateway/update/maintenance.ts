@@ -1,7 +1,6 @@
 import type { Wall } from '../../base/clock.ts';
 
-const minute = 60_000;
-const day = 24 * 60 * minute;
+const day = 86_400_000;
 
 /** A window of each day: `02:00-04:00`, in UTC. It may pass midnight. */
 export const windowForm = /^([01]\d|2[0-3]):([0-5]\d)-(?!\1:\2)([01]\d|2[0-3]):([0-5]\d)$/;
@@ -11,10 +10,7 @@ export const windowForm = /^([01]\d|2[0-3]):([0-5]\d)-(?!\1:\2)([01]\d|2[0-3]):(
  * @param window as `windowForm` has it
  */
 export function untilOpen(window: string, wall: Wall): number {
-  const [, ...numbers] = windowForm.exec(window) ?? [];
-  const [hour = 0, min = 0, endHour = 0, endMin = 0] = numbers.map(Number);
-  const opens = (hour * 60 + min) * minute;
-  const after = (time: number) => (((time - opens) % day) + day) % day;
-  const since = after(wall);
-  return since < after((endHour * 60 + endMin) * minute) ? 0 : day - since;
+  const [opens = 0, closes = 0] = window.split('-').map((time) => Date.parse(`1970-01-01T${time}Z`));
+  const since = (wall + day - opens) % day;
+  return since < (closes + day - opens) % day ? 0 : day - since;
 }

@@ -7,6 +7,8 @@ import { type BootState, BootStateCopies, type SlotName } from './boot-state.ts'
 import type { BundleFacts, SlotDriver } from './slots.ts';
 
 export interface RaucSlotsParts {
+  /** As `SlotDriver.diagnosis`. */
+  readonly diagnosis: string;
   /** Folder of the image's agent: the pipe `ask` and the folder `answers`. */
   readonly agent: string;
   /**
@@ -45,6 +47,7 @@ export class RaucSlots implements SlotDriver {
   readonly compatible: string;
   readonly bundleFile: string;
   readonly sources: readonly string[];
+  readonly diagnosis: string;
   readonly #parts: RaucSlotsParts;
   /** Number of requests so far. */
   #asked = 0;
@@ -53,6 +56,7 @@ export class RaucSlots implements SlotDriver {
   constructor(parts: RaucSlotsParts) {
     this.#parts = parts;
     this.bundleFile = parts.bundleFile;
+    this.diagnosis = parts.diagnosis;
     const { version, board } = readRelease(parts.release);
     const slot = /\bpostern\.slot=([AB])\b/.exec(readText(parts.kernelArguments))?.[1];
     if (version === undefined || board === undefined || slot === undefined)

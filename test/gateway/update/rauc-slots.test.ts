@@ -35,6 +35,7 @@ function image(t: TestContext, answers?: string, release = 'version=1.2.3\nboard
     new RaucSlots({
       agent,
       partitions: folder,
+      diagnosis: folder,
       bundleFile: join(folder, 'bundle'),
       release: join(folder, 'release'),
       kernelArguments: join(folder, 'cmdline'),

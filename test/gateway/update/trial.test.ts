@@ -67,7 +67,7 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
   const updater: Updater = new Updater({
     slots: {
       ...{ current: slot, version: slot === 'A' ? '1.0.0' : '1.1.0', compatible: 'test', bundleFile },
-      sources: [],
+      ...{ sources: [], diagnosis: folder },
       state: () => boot.read(),
       inspect: async () => ({ compatible: 'test', version: '1.1.0' }),
       install: async () => {
