@@ -5,6 +5,7 @@ import type { TestContext } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { DiskRoom } from '../../../src/base/disk-room.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
+import { asPosternError } from '../../../src/base/errors.ts';
 import { type DownloadRequest, download } from '../../../src/gateway/northbound/download.ts';
 import type { FileVersion } from '../../../src/gateway/northbound/file-download.ts';
 import { BundleDownload, type BundleDownloadParts } from '../../../src/gateway/update/download-bundle.ts';
@@ -21,21 +22,26 @@ export function hastyDownload(
   failed: () => void = () => {},
 ): typeof download {
   let isOver = false;
+  let requests = 0;
   t.after(() => (isOver = true));
   // Until nothing but the pause before the next attempt is waited for.
   const pass = async () => {
-    while (clock.timers === 0 && !isOver) await turn();
+    const failure = requests;
+    while (clock.timers === 0 && !isOver && requests === failure) await turn();
+    if (requests === failure) clock.advance(between);
   };
   const told = () => {
     failed();
-    void pass().then(() => clock.advance(between));
+    void pass();
   };
   return async (wanted: DownloadRequest) => {
+    requests++;
     try {
       const found = await download(wanted);
       return { ...found, body: watched(found.body, told) };
     } catch (thrown) {
-      told();
+      // No other attempt follows.
+      if (asPosternError(thrown).code !== 'notFound') told();
       throw thrown;
     }
   };
