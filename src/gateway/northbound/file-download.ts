@@ -216,7 +216,7 @@ class Receiver {
 }
 
 /** Ends the connection of an attempt, also when its body was not read to the end. */
-export class Connection implements Disposable {
+class Connection implements Disposable {
   readonly #control = new AbortController();
   readonly signal: AbortSignal;
 

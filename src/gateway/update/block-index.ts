@@ -29,10 +29,6 @@ const digestBytes = 6;
 export const blockDigest = (block: Uint8Array): number =>
   hash('sha256', block, 'buffer').readUIntBE(0, digestBytes);
 
-/** Position of a block in the bundle. The position of the block behind the last one is the size of the bundle. */
-export const blockStart = ({ first, total }: BlockIndex, number: number): number =>
-  number === 0 ? 0 : Math.min(total, first + (number - 1) * blockBytes);
-
 /**
  * Makes the index of a bundle.
  * @param first size of the first block, 1 to `blockBytes`

@@ -3,22 +3,8 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { PosternError } from '../../base/errors.ts';
 import { fileDigest } from '../../base/file-digest.ts';
 import { readBounded } from '../../base/read-bounded.ts';
-import {
-  Connection,
-  type FileDownload,
-  failed,
-  keepTrying,
-  leastPace,
-  write,
-} from '../northbound/file-download.ts';
-import {
-  type BlockIndex,
-  blockBytes,
-  blockDigest,
-  blockStart,
-  indexSuffix,
-  readIndex,
-} from './block-index.ts';
+import { type FileDownload, failed, keepTrying, leastPace, write } from '../northbound/file-download.ts';
+import { type BlockIndex, blockBytes, blockDigest, indexSuffix, readIndex } from './block-index.ts';
 
 export interface DeltaDownload
   extends Pick<
@@ -85,9 +71,8 @@ class Delta {
 
   async attempt(signal: AbortSignal): Promise<string> {
     const { part, reserve, begun } = this.#parts;
-    using connection = new Connection(signal);
     const isFirst = !this.#index;
-    this.#index ??= await this.#loadIndex(connection.signal);
+    this.#index ??= await this.#loadIndex(signal);
     const { total, sha256 } = this.#index;
     const path = part.path(this.#indexUrl, undefined);
     const present = part.received(this.#indexUrl, undefined);
@@ -98,7 +83,7 @@ class Delta {
       await this.#gather(file, path, this.#index, signal);
       begun(total - this.received, total);
     }
-    for (const [first, last] of this.#ranges()) await this.#fetch(file, first, last, connection.signal);
+    for (const [first, last] of this.#ranges()) await this.#fetch(file, first, last, signal);
     await file.truncate(total).catch(failed);
     if ((await fileDigest(path)) !== sha256)
       throw new PosternError('conflict', 'the blocks do not fit together');
@@ -173,11 +158,12 @@ class Delta {
       for (; number <= last && this.#end(number) <= at; number++) this.#missing.delete(number);
       wrote?.(this.received, total);
     }
-    if (number <= last) throw new PosternError('unavailable', 'the range ended too early');
   }
 
+  /** Position of a block in the bundle. The position of the block behind the last one is the size of the bundle. */
   #start(number: number): number {
-    return blockStart(this.#index!, number);
+    const { first, total } = this.#index!;
+    return number === 0 ? 0 : Math.min(total, first + (number - 1) * blockBytes);
   }
 
   #end(number: number): number {

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import { DiskRoom } from '../../../src/base/disk-room.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { blockBytes, writeIndex } from '../../../src/gateway/update/block-index.ts';
@@ -191,7 +192,7 @@ describe('an update by blocks over a bad link', { timeout: 60_000 }, () => {
 
   test('a range that breaks off in the middle keeps its whole blocks', async (t) => {
     const root = changed(oldRoot, ...Array.from({ length: 100 }, (_, at) => at));
-    const { server, fetch, isWhole } = await scene(t, bundleOf(oldBoot, root));
+    const { server, fetch, isWhole, bundle } = await scene(t, bundleOf(oldBoot, root));
     let isBroken = false;
     server.fault = ({ headers }, response, part) => {
       if (isBroken || part.length < 50 * blockBytes) return false;
@@ -203,7 +204,13 @@ describe('an update by blocks over a bad link', { timeout: 60_000 }, () => {
         'content-length': part.length,
         'content-range': `bytes ${from}-${end}/${server.bundle.length}`,
       });
-      response.write(part.subarray(0, 30 * blockBytes + 5), () => response.destroy());
+      response.write(part.subarray(0, 30 * blockBytes + 5));
+      const received = bundle.progress!.received;
+      const stored = async () => {
+        while (bundle.progress!.received < received + 30 * blockBytes) await turn();
+        response.destroy();
+      };
+      void stored();
       return true;
     };
     await fetch(server.url);
