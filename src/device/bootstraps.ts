@@ -11,7 +11,7 @@ import { type Accounts, accountNodes, type DmAccount } from '../mo/dm-acc.ts';
 import { provisionedAccounts } from '../mo/provisioned-accounts.ts';
 import { factoryIdentity } from '../wire/secure/transport-keys.ts';
 import { verifyBootstrap } from '../wire/syncml/bootstrap-security.ts';
-import { decodeMessage, isSupported } from '../wire/syncml/codec.ts';
+import { decodeDocument, isSupported } from '../wire/syncml/codec.ts';
 import { decodeProvisioning, ProvisioningMediaType } from '../wire/syncml/provisioning.ts';
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { AppliedBootstraps } from './applied-bootstraps.ts';
@@ -125,7 +125,7 @@ export class Bootstraps {
   /** Applies a bootstrap of the DM profile: commands without an answer (OMA DM bootstrap 1.2.1, section 5.4). */
   async #applyMessage(document: Uint8Array, mediaType: string): Promise<void> {
     const { config, tree } = this.#parts;
-    const { header, commands } = decodeMessage(document, mediaType);
+    const { header, commands } = decodeDocument(document, mediaType);
     if (header.target.locUri !== config.device.id)
       throw new PosternError('unauthorized', `the bootstrap is for another device, ${header.target.locUri}`);
     for (const command of commands)

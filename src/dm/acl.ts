@@ -27,12 +27,22 @@ export function parseAcl(text: string): Acl {
   const acl = new Map<Right, ReadonlySet<string>>();
   if (text === '') return acl;
   for (const entry of text.split('&')) {
-    const [name = '', ids = ''] = entry.split('=');
-    if (!isRight(name) || ids === '' || acl.has(name))
+    const [name = '', ids = '', ...rest] = entry.split('=');
+    if (!isRight(name) || ids === '' || rest.length > 0 || acl.has(name))
       throw new DmError(DmStatus.BadRequest, `not an ACL: ${text}`);
     acl.set(name, new Set(ids.split('+')));
   }
   return acl;
+}
+
+/**
+ * Reads an ACL that another party gives.
+ * @throws {DmError} 400 for a text that is not an ACL, or names what can be no server
+ */
+export function demandAcl(text: string): void {
+  for (const [, ids] of parseAcl(text))
+    for (const id of ids)
+      if (id !== '*' && !isServerId(id)) throw new DmError(DmStatus.BadRequest, `not an ACL: ${text}`);
 }
 
 /** Whether the ACL gives the server this right. */

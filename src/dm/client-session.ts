@@ -1,7 +1,13 @@
 import { asPosternError } from '../base/errors.ts';
 import type { Alert, Command, CommandOf, Item, SyncmlMessage } from '../wire/syncml/message.ts';
 import type { Seal } from './authentication.ts';
-import { type CommandOutcome, execute, isTreeCommand } from './commands.ts';
+import {
+  type CommandOutcome,
+  execute,
+  type ItemOutcome,
+  isTreeCommand,
+  type UserAnswer,
+} from './commands.ts';
 import { statusAfterRefusal } from './outgoing.ts';
 import { nameOf, resultsOf } from './replies.ts';
 import { Session } from './session.ts';
@@ -32,8 +38,8 @@ export interface ClientSessionParts extends SessionParts {
   readonly alerts?: readonly OutgoingAlert[];
   /** Called for each executed command, for logs, when its changes are stored or taken back. */
   readonly executed?: (command: string, uri: string | undefined, status: number) => void;
-  /** Answers a user interaction with a status. Absent on a device without a user. */
-  readonly interact?: (alert: CommandOf<'Alert'>) => number;
+  /** Answers a user interaction. Absent on a device without a user. */
+  readonly interact?: (alert: CommandOf<'Alert'>) => UserAnswer;
 }
 
 /**
@@ -150,13 +156,20 @@ export class ClientSession extends Session {
   }
 
   #answer({ command, items }: CommandOutcome, message: SyncmlMessage): void {
-    const tooLarge = (item: Item) => Buffer.byteLength(item.data ?? '') > this.peerObjectLimit;
+    const isTooLarge = ({ data }: Item) => !this.peerTakes(data);
+    const refused = ({ uri }: ItemOutcome) => ({
+      uri,
+      status: DmStatus.RequestEntityTooLarge,
+      results: [],
+    });
     let room = resultBound - this.weight;
-    const checked = items.map((item) => {
-      if (!Array.isArray(item.results)) return item;
+    const checked = items.map((item): ItemOutcome => {
+      if (item.results === undefined) return item;
+      // A list is read while it is sent, after its Status. So it is read once more before, where a value may be too large.
+      if (!Array.isArray(item.results))
+        return this.peerTakesLess && Iterator.from(item.results).some(isTooLarge) ? refused(item) : item;
       const weight = item.results.reduce((sum, result) => sum + weightOfItem(result), 0);
-      if (weight > 0 && (weight > room || item.results.some(tooLarge)))
-        return { uri: item.uri, status: DmStatus.RequestEntityTooLarge, results: [] };
+      if (weight > 0 && (weight > room || item.results.some(isTooLarge))) return refused(item);
       room -= weight;
       return item;
     });
@@ -165,6 +178,7 @@ export class ClientSession extends Session {
     for (const group of same ? [checked] : checked.map((one) => [one]))
       this.status(message, command, nameOf(command), group[0]!.status, {
         targetRefs: group.flatMap(({ uri }) => uri ?? []),
+        items: group.flatMap(({ said = [] }) => said.map((data) => ({ data }))),
       });
     if (!isTreeCommand(command) || command.name !== 'Get') return;
     for (const { results = [] } of checked)

@@ -22,6 +22,8 @@ export interface ItemOutcome {
   readonly uri: string | undefined;
   /** What a Get found. A subtree is read while its items are sent. */
   readonly results?: Iterable<Item>;
+  /** What the user said to a question. */
+  readonly said?: readonly string[];
   /** Why the item failed, for the log. */
   readonly reason?: string;
 }
@@ -40,12 +42,21 @@ const treeCommands: ReadonlySet<string> = new Set(['Get', 'Add', 'Replace', 'Del
 export const isTreeCommand = (command: Command): command is Extract<Command, { name: TreeCommandName }> =>
   treeCommands.has(command.name);
 
+/**
+ * What a user answered (OMA DM protocol 1.2.1, section 10.2): a status, and the text that was typed, or the numbers of the
+ * choices, from 1.
+ */
+export interface UserAnswer {
+  readonly status: number;
+  readonly said?: readonly string[];
+}
+
 export interface Execution {
   readonly tree: ManagementTree;
   /** ServerID of the server whose rights are checked. */
   readonly serverId: string;
-  /** Answers a user interaction (alerts 1100 to 1104) with a status. Absent where there is no user. */
-  readonly interact?: ((alert: CommandOf<'Alert'>) => number) | undefined;
+  /** Answers a user interaction (alerts 1100 to 1104). Absent where there is no user. */
+  readonly interact?: ((alert: CommandOf<'Alert'>) => UserAnswer) | undefined;
 }
 
 /**
@@ -63,15 +74,17 @@ export async function execute(execution: Execution, command: Command): Promise<C
 
 async function single(execution: Execution, command: Command): Promise<ItemOutcome[]> {
   if (isTreeCommand(command)) return await onItems(execution, command);
-  if (command.name === 'Alert') return [{ uri: undefined, status: interaction(execution, command) }];
+  if (command.name === 'Alert') return [{ uri: undefined, ...interaction(execution, command) }];
   const status =
     command.name === 'Unknown' ? DmStatus.OptionalFeatureNotSupported : DmStatus.CommandNotAllowed;
   return [{ uri: undefined, status }];
 }
 
 /** A device without a user answers user interactions with 406 (OMA DM protocol 1.2.1, section 10). */
-const interaction = ({ interact }: Execution, alert: CommandOf<'Alert'>): number =>
-  isUserInteraction(alert.data) && interact ? interact(alert) : DmStatus.OptionalFeatureNotSupported;
+const interaction = ({ interact }: Execution, alert: CommandOf<'Alert'>): UserAnswer =>
+  isUserInteraction(alert.data) && interact
+    ? interact(alert)
+    : { status: DmStatus.OptionalFeatureNotSupported };
 
 /**
  * Executes commands in order. When the user does not agree to a question, the commands after it are not executed (215).
@@ -134,9 +147,11 @@ async function atomic(
   return [ofAtomic(DmStatus.AtomicFailed), ...undone, ...rest];
 }
 
-/** Section 6.6.2: Atomic may contain no Get, since a Get cannot be undone, and no other Atomic. */
+/** Section 6.6.2: Atomic may contain no Get, since a Get cannot be undone, and no other Atomic. Nor may a Sequence in it. */
 const isForbiddenInAtomic = (command: Command): boolean =>
-  command.name === 'Get' || command.name === 'Atomic';
+  command.name === 'Get' ||
+  command.name === 'Atomic' ||
+  (isCompositeCommand(command) && command.commands.some(isForbiddenInAtomic));
 
 /** Status of an item that succeeded before its Atomic failed: 216 when it was undone, 516 when it cannot be undone. */
 function statusAfterRollback(tree: ManagementTree, command: Command, { uri }: ItemOutcome): number {

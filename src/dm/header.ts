@@ -1,4 +1,5 @@
 import type { SyncHdr, SyncmlMessage } from '../wire/syncml/message.ts';
+import { DmStatus } from './status.ts';
 
 /** The two ends of a session as message headers name them. */
 export interface Ends {
@@ -11,6 +12,7 @@ export interface Ends {
 /** Protocol versions that this engine speaks, each with its DTD version. */
 const dtdOf = { 'DM/1.1': '1.1', 'DM/1.2': '1.2', 'DM/1.3': '1.2' } as const;
 export type ProtocolVersion = keyof typeof dtdOf;
+const dtds: ReadonlySet<string> = new Set(Object.values(dtdOf));
 
 export const isProtocolVersion = (text: string): text is ProtocolVersion => Object.hasOwn(dtdOf, text);
 
@@ -48,5 +50,11 @@ export function header(
   };
 }
 
-/** Whether this engine speaks the protocol version of the message. */
-export const isKnownVersion = ({ header }: SyncmlMessage): boolean => isProtocolVersion(header.verProto);
+/**
+ * Status for a message in a version that this engine does not speak: 513 for the protocol, 505 for the DTD (representation
+ * protocol 1.2, section 10). Undefined for one that it speaks.
+ */
+export function unknownVersion({ header: { verDtd, verProto } }: SyncmlMessage): number | undefined {
+  if (!isProtocolVersion(verProto)) return DmStatus.UnsupportedProtocol;
+  return dtds.has(verDtd) ? undefined : DmStatus.UnsupportedDtd;
+}

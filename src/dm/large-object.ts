@@ -1,11 +1,11 @@
-import { type Command, type Item, itemsOf } from '../wire/syncml/message.ts';
+import { type Command, type Item, itemsOf, type Meta, metaOf } from '../wire/syncml/message.ts';
 import { nameOf } from './replies.ts';
 import { DmStatus } from './status.ts';
 
 /**
  * What a received item is: complete, or part of an object whose rest will follow, or wrong, with the status to answer.
  */
-export type Received =
+type Received =
   | { readonly kind: 'complete'; readonly item: Item }
   | { readonly kind: 'part' }
   | { readonly kind: 'wrong'; readonly status: number };
@@ -24,6 +24,7 @@ export interface Assembled {
 interface Begun {
   readonly key: string;
   readonly size: number;
+  /** The first chunk, with the Meta of its command where it has none of its own. */
   readonly first: Item;
   readonly chunks: Uint8Array[];
   readonly isText: boolean;
@@ -32,12 +33,17 @@ interface Begun {
 
 /**
  * Assembles large objects (OMA DM protocol 1.2.1, section 7.3). The chunks of an object are items with the same
- * command, target and source, one directly after the other. The first chunk gives the size of the object. Nothing may
- * come between the chunks, so at most one object is open.
+ * command, target and source, one directly after the other. The first chunk gives the size of the object, in its own Meta
+ * or in that of its command. Nothing may come between the chunks, so at most one object is open.
+ *
+ * Chunks are as they were coded. The size of octets in base64 is that of the base64 (tree and description 1.2.1, section
+ * 7.7.4, which tells Meta's Size from the property Size). The size of the octets is accepted as well.
  */
 export class LargeObjectReceiver {
   readonly #limit: number;
   #begun: Begun | undefined;
+  /** An object that was refused at its first chunks, until its last chunk has come. */
+  #refused: { readonly key: string; readonly status: number } | undefined;
 
   /** @param limit largest object in bytes, as MaxObjSize announces it to the other side */
   constructor(limit: number) {
@@ -54,6 +60,11 @@ export class LargeObjectReceiver {
     this.#begun = undefined;
   }
 
+  /** The other side's package is over, and with it an object that was refused. What comes now is not its rest. */
+  packageEnded(): void {
+    this.#refused = undefined;
+  }
+
   /** Takes a received command. */
   assemble(command: Command): Assembled {
     const items = itemsOf(command);
@@ -61,49 +72,78 @@ export class LargeObjectReceiver {
     const isNext = items.some((item) => this.#begun?.key === keyOf(name, item));
     const interrupted = isNext ? undefined : this.#begun?.first;
     if (interrupted) this.drop();
-    if (!this.#begun && !items.some(({ moreData }) => moreData))
+    if (!this.#begun && !this.#refused && !items.some(({ moreData }) => moreData))
       return { command, statuses: [], interrupted };
     const complete: Item[] = [];
     const statuses: { status: number; uri: string | undefined }[] = [];
     for (const item of items) {
-      const received = this.take(name, item);
+      const received = this.#take(keyOf(name, item), item, metaOf(command));
       if (received.kind === 'complete') complete.push(received.item);
       else {
         const status = received.kind === 'part' ? DmStatus.ChunkAccepted : received.status;
         statuses.push({ status, uri: item.target?.locUri });
       }
     }
-    const assembled = complete.length > 0 ? ({ ...command, items: complete } as Command) : undefined;
-    return { command: assembled, statuses, interrupted };
+    const isWhole = complete.length > 0 || statuses.length === 0;
+    return {
+      command: isWhole
+        ? ({ ...command, ...(items.length > 0 && { items: complete }) } as Command)
+        : undefined,
+      statuses,
+      interrupted,
+    };
   }
 
-  /** Takes a received item of a command. */
-  take(command: string, item: Item): Received {
-    const { meta, data = '', moreData } = item;
+  #take(key: string, item: Item, outer: Meta | undefined): Received {
+    const { data = '', moreData } = item;
     if (!this.#begun) {
+      const size = item.meta?.size ?? outer?.size;
+      const refused = this.#refused?.key === key ? this.#refused : undefined;
+      this.#refused = undefined;
+      // A chunk with a size begins the object anew.
+      if (refused && !(moreData && size !== undefined)) return this.#refuse(key, refused.status, moreData);
       if (!moreData) return { kind: 'complete', item };
-      if (meta?.size === undefined) return { kind: 'wrong', status: DmStatus.SizeRequired };
-      if (meta.size > this.#limit) return { kind: 'wrong', status: DmStatus.RequestEntityTooLarge };
-      const isText = typeof data === 'string';
-      this.#begun = { key: keyOf(command, item), size: meta.size, first: item, chunks: [], isText, bytes: 0 };
+      if (size === undefined) return this.#refuse(key, DmStatus.SizeRequired, moreData);
+      if (size > this.#limit) return this.#refuse(key, DmStatus.RequestEntityTooLarge, moreData);
+      const first = { ...item, meta: { ...outer, ...item.meta } };
+      this.#begun = { key, size, first, chunks: [], isText: typeof data === 'string', bytes: 0 };
     }
     const begun = this.#begun;
     const chunk = Buffer.from(data as string);
     begun.bytes += chunk.length;
     begun.chunks.push(chunk);
-    if (begun.bytes > begun.size) return this.#wrong(DmStatus.SizeMismatch);
+    if (begun.bytes > codedSize(begun.size)) {
+      this.drop();
+      return this.#refuse(key, DmStatus.SizeMismatch, moreData);
+    }
     if (moreData) return { kind: 'part' };
-    this.#begun = undefined;
-    if (begun.bytes !== begun.size) return { kind: 'wrong', status: DmStatus.SizeMismatch };
+    this.drop();
     const all = Buffer.concat(begun.chunks);
     const { moreData: _, ...first } = begun.first;
-    return { kind: 'complete', item: { ...first, data: begun.isText ? all.toString() : all } };
+    const whole = { ...first, data: begun.isText ? all.toString() : all };
+    return isOfSize(whole, begun.size)
+      ? { kind: 'complete', item: whole }
+      : { kind: 'wrong', status: DmStatus.SizeMismatch };
   }
 
-  #wrong(status: number): Received {
-    this.#begun = undefined;
+  /** The object is wrong. The chunks that may still come of it are no value of their own. */
+  #refuse(key: string, status: number, moreData: true | undefined): Received {
+    if (moreData) this.#refused = { key, status };
     return { kind: 'wrong', status };
   }
+}
+
+/** Bytes of the base64 of so many octets. */
+const codedSize = (octets: number): number => Math.ceil(octets / 3) * 4;
+
+/** Bytes of a value as an object on its way: octets go as base64. */
+export const objectSize = (data: string | Uint8Array): number =>
+  typeof data === 'string' ? Buffer.byteLength(data) : codedSize(data.length);
+
+/** Whether an object is as large as was said: as it was coded, or, in base64, its octets. */
+function isOfSize({ data, meta }: Item, size: number): boolean {
+  if (Buffer.byteLength(data ?? '') === size) return true;
+  return typeof data === 'string' && meta?.format === 'b64' && Buffer.byteLength(data, 'base64') === size;
 }
 
 const keyOf = (command: string, { target, source }: Item): string =>

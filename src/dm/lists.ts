@@ -1,6 +1,7 @@
 import type { Item } from '../wire/syncml/message.ts';
 import { encodeTnds, TndsMediaType, type TndsNode } from '../wire/syncml/tnds.ts';
 import { DmError } from './dm-error.ts';
+import { typeOf } from './properties.ts';
 import { DmStatus } from './status.ts';
 import type { ManagementTree } from './tree.ts';
 import type { NodeView } from './tree-branch.ts';
@@ -33,11 +34,14 @@ export function getList(
   const kind = query.slice('list='.length);
   const view = tree.get(path, serverId);
   if (kind === 'Struct' || kind === 'StructData')
-    return walk(tree, { path, view }, serverId).map(({ path: at, view: found }) => ({
-      source: { locUri: nodeUri(at) },
-      meta: { format: found.format, ...(found.type !== undefined && { type: found.type }) },
-      ...(kind === 'StructData' && found.format !== 'node' && { data: found.value ?? '' }),
-    }));
+    return {
+      [Symbol.iterator]: () =>
+        walk(tree, { path, view }, serverId).map(({ path: at, view: found }) => ({
+          source: { locUri: nodeUri(at) },
+          meta: { format: found.format, ...(found.type !== undefined && { type: found.type }) },
+          ...(kind === 'StructData' && found.format !== 'node' && { data: found.value ?? '' }),
+        })),
+    };
   const wanted = wantedProperties(kind);
   if (!wanted) throw new DmError(DmStatus.OptionalFeatureNotSupported, `no list ${kind}`);
   const budget = { nodes: nodeBound };
@@ -93,12 +97,13 @@ function subtree(
   budget: { nodes: number },
 ): TndsNode {
   if (--budget.nodes < 0) throw new DmError(DmStatus.RequestEntityTooLarge, 'a subtree of too many nodes');
-  const { format, type, value, title } = view;
+  const { format, value, title } = view;
+  const type = typeOf(view);
   const acl = wanted.has('ACL') ? tree.getAcl(path, serverId) : '';
   return {
     name: unescapeName(path.at(-1) ?? '.'),
     format,
-    ...(wanted.has('Type') && type !== undefined && { type }),
+    ...(wanted.has('Type') && type !== '' && { type }),
     ...(acl !== '' && { acl }),
     ...(wanted.has('Title') && title && { title }),
     ...(format === 'node'

@@ -1,3 +1,4 @@
+import { isPacked } from '../wire/syncml/elements.ts';
 import {
   type Command,
   commandForXml,
@@ -38,8 +39,8 @@ const changing: ReadonlySet<string> = new Set([
 export const statusAfterRefusal = (command: string, status: number, refusal: number): number =>
   changing.has(command) && isOk(status) && status !== DmStatus.ChunkAccepted ? refusal : status;
 
-/** Smallest chunk of a large object, in bytes. */
-const smallestChunk = 64;
+/** Smallest chunk of a large object, in bytes of XML. It holds any character, and base64 of a few octets. */
+const smallestChunk = 16;
 
 /**
  * Commands of this side's package that have not been sent yet. A message takes as many commands as the other side's
@@ -63,7 +64,7 @@ export class Outgoing {
 
   /** Queues a command. A Status goes before all other commands, because it answers the last received message. */
   push({ command, ...rest }: Queued): void {
-    // Before the value is cut into chunks, because all chunks must be text or all must be octets.
+    // Before the value is cut into chunks, because all chunks must be of one form.
     const queued = { ...rest, command: commandForXml(command) };
     const at = queued.command.name === 'Status' ? this.#waiting.findIndex(isNoStatus) : -1;
     this.#insert(at < 0 ? this.#waiting.length : at, queued);
@@ -73,6 +74,14 @@ export class Outgoing {
   pushAll(commands: Iterator<Command>): void {
     const first = commands.next();
     if (!first.done) this.push({ command: first.value, more: commands });
+  }
+
+  /**
+   * Takes commands back that were put into a message and have to be sent again, in smaller messages. They come before all that
+   * waits. What follows them in a list waits already.
+   */
+  putBack(sent: readonly Queued[]): void {
+    for (const { more: _, ...queued } of sent.toReversed()) this.#insert(0, queued);
   }
 
   /** Drops all commands. */
@@ -119,7 +128,8 @@ export class Outgoing {
   }
 
   /**
-   * Takes the commands that fit into a message, and gives them their CmdIDs.
+   * Takes the commands that fit into a message, and gives them their CmdIDs. Takes none when not even a part of the first one
+   * fits.
    * @param space free bytes of the message, measured in XML
    * @param before number of commands that the message has already
    */
@@ -132,9 +142,8 @@ export class Outgoing {
       const size = sizeInXml(elementOfCommand(command), 0);
       // The command would fit into an empty message: it is sent complete in the next one rather than in two chunks.
       if (size > left && size <= space && taken.some(isNoStatus)) break;
-      const parts = size > left ? cut(command, left - (size - dataBound(command)), next.rest) : undefined;
-      // A command that is too large and cannot be cut goes into a message of its own. The other side decides about it.
-      if (size > left && !parts && before + taken.length > 1) break;
+      const parts = size > left ? cut(command, left, next.rest) : undefined;
+      if (size > left && !parts) break;
       this.#shift();
       const sending = parts?.chunk ?? command;
       taken.push({ ...next, command: sending });
@@ -151,6 +160,13 @@ export class Outgoing {
     return taken;
   }
 }
+
+/** Bytes of commands in XML, before they get their CmdIDs. */
+export const sizeOf = (queued: readonly Queued[]): number =>
+  queued.reduce((sum, { command }) => sum + sizeInXml(elementOfCommand(command), 0), 0);
+
+/** Whether the command has a chunk of a large object. */
+export const isChunk = (command: Command): boolean => itemsOf(command).some(({ moreData }) => moreData);
 
 const isNoStatus = ({ command }: Queued): boolean => command.name !== 'Status';
 
@@ -173,36 +189,36 @@ function onlyItem(command: Command): Item | undefined {
   return items.length === 1 && command.name !== 'Status' ? items[0] : undefined;
 }
 
-/** Largest size of the item's value in XML, in bytes. */
-function dataBound(command: Command): number {
-  const data = onlyItem(command)?.data ?? '';
-  return typeof data === 'string' ? textInXml(data) : Math.ceil(data.length / 3) * 4;
-}
-
-/** Cuts a command in two so that the value of the first chunk takes at most `room` bytes in XML. */
-function cut(command: Command, room: number, isRest = false): { chunk: Command; rest: Command } | undefined {
-  const item = onlyItem(command);
-  if (item?.data === undefined || room < smallestChunk) return undefined;
-  const { data, meta } = item;
-  const [head, tail] =
-    typeof data === 'string' ? cutText(data, room) : cutOctets(Buffer.from(data), Math.floor(room / 4) * 3);
+/**
+ * Cuts a command in two so that the first one, with a chunk of the value, takes at most `space` bytes in XML. Octets are cut as
+ * base64: the size in Meta is that of the base64 (tree and description 1.2.1, section 7.7.4).
+ */
+function cut(command: Command, space: number, isRest = false): { chunk: Command; rest: Command } | undefined {
+  const whole = onlyItem(command);
+  if (whole?.data === undefined) return undefined;
+  const item = typeof whole.data === 'string' ? whole : inBase64(whole, whole.data);
+  const data = String(item.data);
+  const { size: _, ...unsized } = item.meta ?? {};
   const withItem = (changed: Item): Command => ({ ...command, items: [changed] }) as Command;
-  const { size: _, ...unsized } = meta ?? {};
-  return {
-    chunk: withItem({
+  const chunkOf = (head: string): Command =>
+    withItem({
       ...item,
       meta: isRest ? unsized : { ...unsized, size: Buffer.byteLength(data) },
       data: head,
       moreData: true,
-    }),
-    rest: withItem({ ...item, meta: unsized, data: tail }),
-  };
+    });
+  const room = space - sizeInXml(elementOfCommand(chunkOf('.')), 0) + 1;
+  if (room < smallestChunk) return undefined;
+  const [head, tail] = cutText(data, room);
+  return { chunk: chunkOf(head), rest: withItem({ ...item, meta: unsized, data: tail }) };
 }
 
-const cutOctets = (data: Buffer, length: number): [Buffer, Buffer] => [
-  data.subarray(0, length),
-  data.subarray(length),
-];
+/** The item with its octets as base64. A TNDS object in WBXML keeps its format; its type says what the octets are. */
+const inBase64 = (item: Item, octets: Uint8Array): Item => ({
+  ...item,
+  ...(!isPacked(item.meta?.type) && { meta: { ...item.meta, format: 'b64' } }),
+  data: Buffer.from(octets).toString('base64'),
+});
 
 function cutText(text: string, room: number): [string, string] {
   let length = Math.min(text.length, room);

@@ -4,6 +4,12 @@ import type { ManagementTree } from './tree.ts';
 import type { NodeView } from './tree-branch.ts';
 import { escapeName, type NodePath, unescapeName } from './uri.ts';
 
+/** MIME type of a leaf; identifier of a management object at its root (section 7.7.2); otherwise empty. */
+export const typeOf = ({ type, format }: Pick<NodeView, 'format' | 'type'>): string =>
+  type ?? (format === 'node' || format === 'null' ? '' : (mimeTypes[format] ?? 'text/plain'));
+
+const mimeTypes: Readonly<Record<string, string>> = { bin: 'application/octet-stream', xml: 'text/xml' };
+
 /** Reads each property from a node. Undefined when the node's branch does not keep the property. */
 const readers: Readonly<Record<string, (view: NodeView, path: NodePath) => string | undefined>> = {
   Format: ({ format }) => format,
@@ -11,7 +17,7 @@ const readers: Readonly<Record<string, (view: NodeView, path: NodePath) => strin
   Size: ({ format, value }) => (format === 'node' ? undefined : String(Buffer.byteLength(value ?? ''))),
   Title: ({ title }) => title,
   TStamp: ({ timeStamp }) => timeStamp,
-  Type: ({ type }) => type ?? '',
+  Type: typeOf,
   VerNo: ({ version }) => version?.toString(),
 };
 

@@ -11,7 +11,7 @@ import { AlertCode, DmStatus } from './status.ts';
 /** Commands that get no Status, unless something is wrong with them. */
 export const unanswered: ReadonlySet<string> = new Set(['Status', 'Results']);
 
-export type StatusFields = Partial<Pick<Status, 'targetRefs' | 'sourceRefs' | 'chal'>>;
+export type StatusFields = Partial<Pick<Status, 'targetRefs' | 'sourceRefs' | 'chal' | 'items'>>;
 
 /** Name of the command's element. */
 export const nameOf = (command: Command): string =>
@@ -65,6 +65,10 @@ export function statusOf(
     ...fields,
   };
 }
+
+/** A Status without what it may lack: the names of what it is for. */
+export const withoutReferences = (command: Command): Command =>
+  command.name === 'Status' ? { ...command, targetRefs: [], sourceRefs: [] } : command;
 
 /** What a Get found, as one Results command for each item, so that each can go into a message of its own. */
 export const resultsOf = (

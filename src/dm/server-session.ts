@@ -57,6 +57,8 @@ export interface OperationOutcome {
     readonly type?: string;
     readonly data: string | Uint8Array;
   }[];
+  /** What the user said to a question: the text that was typed, or the numbers of the choices, from 1. */
+  readonly said?: readonly string[];
   /** Outcomes of the operations of a compound, in their order. */
   readonly parts?: readonly OperationOutcome[];
 }
@@ -93,6 +95,7 @@ const devInfoBounds = { leaves: 32, name: 64, value: 256 } as const;
 interface Sending {
   readonly operation: Operation;
   status: number | undefined;
+  /** Results of a Get; items of the Status of a user interaction. */
   readonly results: Item[];
   readonly parts: readonly Sending[];
 }
@@ -109,6 +112,10 @@ export class ServerSession extends Session {
   /** Bytes of the results of the last round. */
   #resultWeight = 0;
   #opening: 'none' | 'client' | 'server' = 'none';
+  /** DevDetail/LrgObj: whether the client takes values in chunks. Undefined until it was asked. */
+  #takesChunks: boolean | undefined;
+  /** A round that waits for this answer. */
+  #postponed: readonly Operation[] | undefined;
 
   constructor(parts: ServerSessionParts) {
     super(parts, false);
@@ -183,12 +190,15 @@ export class ServerSession extends Session {
   protected override async packageEnded(): Promise<void> {
     try {
       this.#work ??= this.#begin();
-      const { value, done } = await this.#work.next(this.#records.map(outcomeOf));
-      this.#forgetRound();
-      if (done || value.length === 0) this.end(DmStatus.Ok, 'done');
-      else if (value.length > operationsPerPackage)
-        throw new PosternError('tooLarge', `work of more than ${operationsPerPackage} operations at once`);
-      else this.#send(value);
+      let isSent = this.#postponed !== undefined && this.#resume(this.#postponed);
+      while (!isSent) {
+        const { value, done } = await this.#work.next(this.#records.map(outcomeOf));
+        this.#forgetRound();
+        if (done || value.length === 0) return this.end(DmStatus.Ok, 'done');
+        if (value.length > operationsPerPackage)
+          throw new PosternError('tooLarge', `work of more than ${operationsPerPackage} operations at once`);
+        isSent = this.#send(value);
+      }
     } catch (thrown) {
       const error = asPosternError(thrown);
       this.end(error.dmStatus, error.message);
@@ -232,25 +242,63 @@ export class ServerSession extends Session {
   #takeResults({ msgRef, cmdRef, items }: Results): void {
     const exact = msgRef === undefined ? undefined : this.#sent.get(`${msgRef} ${cmdRef}`);
     const record = exact ?? [...this.#sent].find(([key]) => key.endsWith(` ${cmdRef}`))?.[1];
-    if (!record) return;
+    if (record) this.#takeItems(record, items);
+  }
+
+  #takeItems(record: Sending, items: readonly Item[]): void {
     record.results.push(...items);
     for (const item of items) this.#resultWeight += weightOfItem(item);
   }
 
-  #send(operations: readonly Operation[]): void {
+  /** Sends a round. Returns false when the client takes no operation of it; the records say so then. */
+  #send(operations: readonly Operation[]): boolean {
+    if (this.#takesChunks !== undefined || !operations.some((each) => this.#needsChunks(each)))
+      return this.#sendAll(operations);
+    this.#postponed = operations;
+    return this.#sendAll([largeObjects]);
+  }
+
+  /** The client has answered whether it takes values in chunks. One that has no such node may take them. */
+  #resume(operations: readonly Operation[]): boolean {
+    this.#takesChunks = this.#records[0]?.results[0]?.data !== 'false';
+    this.#postponed = undefined;
+    this.#forgetRound();
+    return this.#sendAll(operations);
+  }
+
+  #sendAll(operations: readonly Operation[]): boolean {
     this.#records = operations.map(recordOf);
+    let isSent = false;
     for (const record of this.#records)
-      this.outgoing.push({
-        command: commandOf(record.operation),
-        sent: (command, msgId) => this.#follow(record, command, msgId),
-      });
+      if (this.#isRefused(record.operation)) record.status = DmStatus.RequestEntityTooLarge;
+      else {
+        isSent = true;
+        this.outgoing.push({
+          command: commandOf(record.operation),
+          sent: (command, msgId) => this.#follow(record, command, msgId),
+        });
+      }
+    return isSent;
+  }
+
+  /** Whether the client cannot take an operation (OMA DM protocol 1.2.1, section 7.3): by its MaxObjSize, or by its LrgObj. */
+  #isRefused(operation: Operation): boolean {
+    if ('operations' in operation) return operation.operations.some((each) => this.#isRefused(each));
+    if (operation.name === 'Alert') return false;
+    return !this.peerTakes(operation.data) || (this.#takesChunks === false && this.#needsChunks(operation));
+  }
+
+  /** Whether the value may not fit into a message. A value within a compound is never cut. */
+  #needsChunks(operation: Operation): boolean {
+    return 'uri' in operation && !this.fitsMessage(operation.data);
   }
 
   #follow(record: Sending, command: Command, msgId: number): void {
     this.#sent.set(`${msgId} ${command.cmdId}`, record);
     // A command may get several statuses. The first one that is not a success counts.
-    this.await(msgId, command.cmdId, (status) => {
+    this.await(msgId, command.cmdId, (status, items) => {
       if (record.status === undefined || record.status < 300) record.status = status;
+      if (record.operation.name === 'Alert') this.#takeItems(record, items);
     });
     if (isCompositeCommand(command))
       for (const [at, inner] of command.commands.entries()) {
@@ -276,6 +324,9 @@ export const textOfResult = (data: string | Uint8Array): string =>
 
 async function* nothing(): Work {}
 
+/** Asks a client, before it gets a value in chunks, whether it takes them. */
+const largeObjects: NodeOperation = { name: 'Get', uri: './DevDetail/LrgObj' };
+
 const recordOf = (operation: Operation): Sending => ({
   operation,
   status: undefined,
@@ -283,16 +334,20 @@ const recordOf = (operation: Operation): Sending => ({
   parts: 'operations' in operation ? operation.operations.map(recordOf) : [],
 });
 
+const foundOf = ({ source, meta, data }: Item, operation: Operation) => ({
+  uri: source?.locUri ?? ('uri' in operation ? operation.uri : ''),
+  format: meta?.format ?? 'chr',
+  ...(meta?.type !== undefined && { type: meta.type }),
+  data: data ?? '',
+});
+
 const outcomeOf = ({ operation, status, results, parts }: Sending): OperationOutcome => ({
   operation,
   // Without a status, this side has to assume that the command was not executed.
   status: status ?? DmStatus.NotExecuted,
-  results: results.map(({ source, meta, data }) => ({
-    uri: source?.locUri ?? ('uri' in operation ? operation.uri : ''),
-    format: meta?.format ?? 'chr',
-    ...(meta?.type !== undefined && { type: meta.type }),
-    data: data ?? '',
-  })),
+  ...(operation.name === 'Alert'
+    ? { results: [], ...(results.length > 0 && { said: results.map(({ data = '' }) => valueText(data)) }) }
+    : { results: results.map((item) => foundOf(item, operation)) }),
   ...(parts.length > 0 && { parts: parts.map(outcomeOf) }),
 });
 

@@ -2,16 +2,19 @@ import {
   type Alert,
   type Chal,
   type Command,
+  commandWithValues,
   elementOf,
+  elementOfCommand,
+  type Item,
   type Status,
   type SyncHdr,
   type SyncmlMessage,
 } from '../wire/syncml/message.ts';
-import { sizeInXml } from '../wire/syncml/size.ts';
+import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
 import { type Seal, SessionAuthentication } from './authentication.ts';
-import { header, isKnownVersion, isProtocolVersion, ownLimits, type ProtocolVersion } from './header.ts';
-import { LargeObjectReceiver } from './large-object.ts';
-import { Outgoing, type Queued } from './outgoing.ts';
+import { header, isProtocolVersion, ownLimits, type ProtocolVersion, unknownVersion } from './header.ts';
+import { LargeObjectReceiver, objectSize } from './large-object.ts';
+import { isChunk, Outgoing, type Queued, sizeOf } from './outgoing.ts';
 import {
   abort,
   idsIn,
@@ -24,10 +27,12 @@ import {
   type StatusFields,
   statusOf,
   unanswered,
+  withoutReferences,
 } from './replies.ts';
 import {
   baseWeight,
   callbackWeight,
+  frameBytes,
   messageBound,
   refusalBound,
   spareBytes,
@@ -52,7 +57,7 @@ export abstract class Session {
   #lastWeight = 0;
   #lastWasFinal = false;
   /** Callbacks for the statuses of sent commands, by MsgID and CmdID. */
-  readonly #awaited = new Map<string, (status: number) => void>();
+  readonly #awaited = new Map<string, (status: Status) => void>();
   /** Statuses that arrived before the other side had proved itself. They take effect when it has. */
   #held: Status[] = [];
   #msgId = 0;
@@ -64,6 +69,10 @@ export abstract class Session {
   #peerLimit: number;
   #peerObjectLimit = Number.POSITIVE_INFINITY;
   #version: ProtocolVersion;
+  /** The last message had no room for anything of the own package. The next one may: it has no credential and no challenge. */
+  #wasStuck = false;
+  /** The Status for alert 1222 or 1223 of the message under way. What was asked for comes before it. */
+  #asked: Status | undefined;
   /** Whether this side is sending its package, so that the last message of it may be marked Final. */
   #ownTurn: boolean;
   #outcome: SessionOutcome | undefined;
@@ -178,12 +187,16 @@ export abstract class Session {
   /**
    * Calls `settled` with each status of a sent command, except the statuses of single chunks of a large object (213).
    */
-  protected await(msgId: number, cmdId: string, settled: (status: number) => void): void {
+  protected await(
+    msgId: number,
+    cmdId: string,
+    settled: (status: number, items: readonly Item[]) => void,
+  ): void {
     const key = `${msgId} ${cmdId}`;
-    this.#awaited.set(key, (status) => {
+    this.#awaited.set(key, ({ data: status, items }) => {
       if (status === DmStatus.ChunkAccepted) return;
       if (!isOk(status)) this.outgoing.dropRest(key);
-      settled(status);
+      settled(status, items);
     });
   }
 
@@ -200,18 +213,30 @@ export abstract class Session {
     this.push(statusOf(msgId, cmdId, cmd, data, fields));
   }
 
-  /** Largest object that the other side accepts, in bytes. */
-  protected get peerObjectLimit(): number {
-    return this.#peerObjectLimit;
+  /** Whether the other side accepts an object of this value, by its MaxObjSize. */
+  protected peerTakes(data: string | Uint8Array = ''): boolean {
+    return objectSize(data) <= this.#peerObjectLimit;
+  }
+
+  /** Whether the other side may refuse a value that this side stores. */
+  protected get peerTakesLess(): boolean {
+    return this.#peerObjectLimit < ownLimits.maxObjSize;
+  }
+
+  /** Whether a value surely fits into one message of the other side, in XML. If not, it may go in chunks. */
+  protected fitsMessage(data: string | Uint8Array = ''): boolean {
+    const size = typeof data === 'string' ? textInXml(data) : objectSize(data);
+    return size <= this.#peerLimit - frameBytes;
   }
 
   async #take(message: SyncmlMessage, seal: Seal | undefined): Promise<SyncmlMessage | undefined> {
     const { header: head, commands, final } = message;
     const { ends, sessionId } = this.#parts;
     if (this.#outcome && !this.lastWord) return undefined;
-    if (!isKnownVersion(message)) {
-      this.end(DmStatus.UnsupportedVersion, `protocol version ${head.verProto}`);
-      return this.#lastWords([statusOf(head.msgId, '0', 'SyncHdr', DmStatus.UnsupportedVersion)]);
+    const unknown = unknownVersion(message);
+    if (unknown !== undefined) {
+      this.end(unknown, `protocol version ${head.verProto}, DTD version ${head.verDtd}`);
+      return this.#lastWords([statusOf(head.msgId, '0', 'SyncHdr', unknown)]);
     }
     if (head.sessionId !== sessionId || head.source.locUri !== ends.remote) {
       this.end(DmStatus.BadRequest, 'a message of another session or party');
@@ -230,7 +255,8 @@ export abstract class Session {
     }
     const refused = verdict !== undefined && !this.#authentication.heed(verdict);
     if (refused && (!isChallenge(verdict) || this.#authentication.exhausted)) {
-      this.end(verdict.data, 'the other side did not accept the credential');
+      const what = isChallenge(verdict) ? 'did not accept the credential' : 'refused the message';
+      this.end(verdict.data, `the other side ${what}`);
       return this.#lastWords([]);
     }
     // A side that asks for another credential need not prove itself yet. The last commands are sent again (section 9).
@@ -240,18 +266,20 @@ export abstract class Session {
     if (!this.#authentication.peerProved) {
       this.#held.push(...statuses.slice(0, messageBound));
       if (this.#authentication.exhausted) this.end(judged.status, 'the other side did not prove itself');
+      if (!refused && this.#isBare(message)) this.end(DmStatus.Ok, 'done');
       if (this.#outcome && !this.lastWord) return undefined;
       return this.#untrusted(message, judged.status, answered);
     }
     if (refused) return this.#message(head.noResp ? [] : answered, this.#lastBatch);
     for (const status of [...this.#held.splice(0), ...statuses])
-      this.#awaited.get(`${status.msgRef} ${status.cmdRef}`)?.(status.data);
+      this.#awaited.get(`${status.msgRef} ${status.cmdRef}`)?.(status);
     const isSending = !this.outgoing.isEmpty;
     await this.#performAll(message);
     if (this.weight > (this.#parts.mostWeight ?? weightBound))
       this.end(DmStatus.RequestEntityTooLarge, 'the session holds too much');
     if (this.#outcome) return this.#lastWords(answered);
     if (final) {
+      this.#objects.packageEnded();
       this.#ownTurn = true;
       const requested = this.#requested;
       this.#requested = false;
@@ -268,17 +296,17 @@ export abstract class Session {
    */
   protected challenge(message: SyncmlMessage, seal: Seal): SyncmlMessage {
     const { header: head } = message;
-    if (!isKnownVersion(message))
-      return this.#message([statusOf(head.msgId, '0', 'SyncHdr', DmStatus.UnsupportedVersion)]);
+    const unknown = unknownVersion(message);
+    if (unknown !== undefined) return this.#message([statusOf(head.msgId, '0', 'SyncHdr', unknown)]);
     this.#heedHeader(message);
     const judged = this.#authentication.judge(head, seal);
     return this.#untrusted(message, judged.status, [this.#verdict(head, judged)]);
   }
 
   /** The Status for the other side's header. */
-  #verdict({ msgId, source }: SyncHdr, { status, chal }: { status: number; chal?: Chal }): Command {
+  #verdict({ msgId, source, target }: SyncHdr, { status, chal }: { status: number; chal?: Chal }): Command {
     return statusOf(msgId, '0', 'SyncHdr', status, {
-      targetRefs: [this.#parts.ends.local],
+      targetRefs: [target.locUri],
       sourceRefs: [source.locUri],
       ...(chal && !this.#authentication.peerExhausted && { chal }),
     });
@@ -290,6 +318,16 @@ export abstract class Session {
       this.#peerLimit = Math.min(meta.maxMsgSize, this.#ownLimit);
     if (meta?.maxObjSize !== undefined && meta.maxObjSize > 0) this.#peerObjectLimit = meta.maxObjSize;
     if (respUri !== undefined) this.#respUri = respUri;
+  }
+
+  /**
+   * Section 9: a client does not challenge a server that has neither commands nor a challenge. Unless something waits for its
+   * statuses, which count only from a server that has proved itself.
+   */
+  #isBare({ commands, final }: SyncmlMessage): boolean {
+    return (
+      !this.lastWord && final && this.#awaited.size === 0 && commands.every(({ name }) => name === 'Status')
+    );
   }
 
   /** Section 9: the answer to a side that has not proved itself has statuses only. */
@@ -326,9 +364,10 @@ export abstract class Session {
   #flow(alert: Alert, message: SyncmlMessage): boolean {
     switch (alert.data) {
       case AlertCode.NextMessage:
-        this.status(message, alert, 'Alert', DmStatus.Ok);
+        this.#accept(alert, message);
         return true;
       case AlertCode.SessionAbort:
+        this.#accept(alert, message);
         this.end(DmStatus.SessionAborted, 'the other side aborted the session');
         return true;
       case AlertCode.NoEndOfData:
@@ -340,13 +379,24 @@ export abstract class Session {
     }
   }
 
+  /** Has the next message say that an alert which controls the session was understood. */
+  #accept(alert: Alert, { header: { msgId, noResp } }: SyncmlMessage): void {
+    if (!noResp && !alert.noResp) this.#asked = statusOf(msgId, alert.cmdId, 'Alert', DmStatus.Ok);
+  }
+
   /** The command with its large object assembled. Undefined while chunks are missing, and when the object is wrong. */
   #assemble(command: Command, message: SyncmlMessage): Command | undefined {
     const { command: complete, statuses, interrupted } = this.#objects.assemble(command);
     if (interrupted) this.push(noEndOfData(interrupted));
     for (const { status, uri } of statuses)
       this.status(message, command, nameOf(command), status, uri === undefined ? {} : { targetRefs: [uri] });
-    return complete;
+    try {
+      return complete && commandWithValues(complete);
+    } catch {
+      // A value that is not base64, as its format says. The other commands of the message count.
+      this.status(message, command, nameOf(command), DmStatus.BadRequest);
+      return undefined;
+    }
   }
 
   /** Answers a message with a MsgID below the last one. */
@@ -376,16 +426,16 @@ export abstract class Session {
       msgId,
       { ...authentication.credential(), ...(authentication.peerProved && respUri && { respUri }) },
     );
-    const lead = first.map((command, at) => ({ ...command, cmdId: String(at + 1) }));
-    const empty = elementOf({ header: head, commands: lead, final: true });
-    const space = this.#peerLimit - sizeInXml(empty, -1) - spareBytes;
-    const from = batch ? new Outgoing() : this.outgoing;
-    for (const queued of batch ?? []) from.push(queued);
-    const queued = from.take(batch ? Number.POSITIVE_INFINITY : space, msgId, lead.length);
+    const { lead, space } = this.#lead(head, first);
+    const again = batch && this.#again(batch, space, lead.length);
+    const queued = again ?? this.outgoing.take(space, msgId, lead.length);
+    const isStuck = !again && queued.length === 0 && !this.outgoing.isEmpty;
+    if (space < 0 || (isStuck && this.#wasStuck)) return this.#nothingFits(head);
+    this.#wasStuck = isStuck;
     this.#lastBatch = queued;
     this.#lastWeight = queued.reduce((sum, { command }) => sum + weightOf(command), 0);
     const commands = [...lead, ...queued.map(({ command }) => command)];
-    const isFinal = batch
+    const isFinal = again
       ? this.#lastWasFinal
       : this.outgoing.isEmpty && (this.#ownTurn || this.#outcome !== undefined);
     if (!isFinal && !this.#ownTurn) commands.push({ ...nextMessage, cmdId: String(idsIn(commands) + 1) });
@@ -393,4 +443,51 @@ export abstract class Session {
     this.#lastWasFinal = isFinal;
     return { header: head, commands, final: isFinal };
   }
+
+  /**
+   * What comes first in a message, and the bytes that are left. Statuses lose what they may lack where the other side's
+   * MaxMsgSize is small, and the Status for alert 1222 comes only where it is no burden to what was asked for.
+   */
+  #lead(head: SyncHdr, first: readonly Command[]): { lead: Command[]; space: number } {
+    const numberedOnes = first.map((command, at) => ({ ...command, cmdId: String(at + 1) }));
+    const spaceBeside = (commands: readonly Command[]) =>
+      this.#peerLimit -
+      sizeInXml(elementOf({ header: head, commands, final: true }), -1) -
+      (this.#ownTurn ? spareBytes : spareBytes + sizeOfNext);
+    const whole = spaceBeside(numberedOnes);
+    const lead: Command[] = whole >= 0 ? numberedOnes : numberedOnes.map(withoutReferences);
+    const space = whole >= 0 ? whole : spaceBeside(lead);
+    if (!this.#asked) return { lead, space };
+    const asked = { ...this.#asked, cmdId: String(lead.length + 1) };
+    this.#asked = undefined;
+    const size = sizeInXml(elementOfCommand(asked), 0);
+    const isBurden = size > (this.outgoing.isEmpty ? space : space / 4);
+    return isBurden ? { lead, space } : { lead: [...lead, asked], space: space - size };
+  }
+
+  /**
+   * The commands of the last message once more. Undefined when the other side, which has told its MaxMsgSize since, takes them only
+   * in smaller messages: they wait to be sent then. Chunks are as small as they were told to be.
+   */
+  #again(batch: readonly Queued[], space: number, before: number): Queued[] | undefined {
+    const again = new Outgoing();
+    again.putBack(batch);
+    if (batch.some(({ command }) => isChunk(command)) || sizeOf(batch) <= space)
+      return again.take(Number.POSITIVE_INFINITY, this.#msgId, before);
+    this.outgoing.putBack(batch);
+    this.#ownTurn ||= this.#lastWasFinal;
+    return undefined;
+  }
+
+  /** The other side's messages are so small that this side can say nothing in them. It says that, in as few bytes as it can. */
+  #nothingFits({ cred: _, ...head }: SyncHdr): SyncmlMessage {
+    const status = DmStatus.RequestEntityTooLarge;
+    this.end(status, `nothing fits into messages of ${this.#peerLimit} bytes: the other side's MaxMsgSize`);
+    const verdict = statusOf(this.#received, '0', 'SyncHdr', status);
+    const commands = [verdict, abort].map((command, at) => ({ ...command, cmdId: String(at + 1) }));
+    return { header: head, commands, final: true };
+  }
 }
+
+/** Bytes of alert 1222 in XML, with a CmdID of four digits. */
+const sizeOfNext = sizeInXml(elementOfCommand({ ...nextMessage, cmdId: '0000' }), 0);

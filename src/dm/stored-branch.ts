@@ -218,7 +218,9 @@ export class StoredBranch implements TreeBranch {
   #put(path: NodePath, node: NewNode): void {
     const description = describe(this.#description, path);
     if (!description) throw new DmError(DmStatus.NotFound, 'no such node is described');
-    if (node.format !== description.format && node.format !== 'chr')
+    // A text may stand for any value. An interior node has none, but may be added without a format.
+    const isTaken = node.format === 'chr' && (description.format !== 'node' || !node.value?.length);
+    if (node.format !== description.format && !isTaken)
       throw new DmError(
         DmStatus.UnsupportedMediaType,
         `format ${node.format}, but the node has format ${description.format}`,

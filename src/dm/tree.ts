@@ -1,7 +1,7 @@
 import { PosternError } from '../base/errors.ts';
 import type { AccessType } from '../wire/syncml/ddf.ts';
 import { decodeTnds, isTndsType, type TndsNode } from '../wire/syncml/tnds.ts';
-import { parseAcl, type Right, rights } from './acl.ts';
+import { demandAcl, type Right, rights } from './acl.ts';
 import { DmError } from './dm-error.ts';
 import type { AclStore } from './node-store.ts';
 import { DmStatus } from './status.ts';
@@ -117,10 +117,12 @@ export class ManagementTree {
    */
   replaceAcl(path: NodePath, acl: string, serverId: string): void {
     const view = this.#existing(path);
-    parseAcl(acl);
-    // Section 7.7.1.3: for a leaf the right is checked at its parent, for an interior node at the node itself.
-    const holder = view.format === 'node' ? path : path.slice(0, -1);
-    if (!this.permits(holder, 'Replace', serverId)) throw denied('Replace', path);
+    demandAcl(acl);
+    // Section 7.7.1.3: for a leaf the right is checked at its parent. An interior node's may also be replaced by a server that
+    // has the right at its parent, so that no server locks itself out, or is locked out by others, below its own nodes.
+    const parent = path.slice(0, -1);
+    const holders = view.format === 'node' ? [path, parent] : [parent];
+    if (!holders.some((holder) => this.permits(holder, 'Replace', serverId))) throw denied('Replace', path);
     if (path.length === 0 && acl === '')
       throw new DmError(DmStatus.CommandNotAllowed, 'the root must have an ACL');
     this.#acls.set(path, acl === '' ? undefined : acl);
@@ -156,8 +158,10 @@ export class ManagementTree {
     if (!isTndsType(node.type)) await branch.add(below, node, serverId);
     else {
       const { root } = decodeTnds(node.value ?? '');
-      if (branch.addSubtree) branch.addSubtree(below, root);
-      else await this.#addSubtree(path, root, serverId);
+      if (branch.addSubtree) {
+        branch.addSubtree(below, root);
+        this.#setAcls(path, root);
+      } else await this.#addSubtree(path, root, serverId);
     }
     // Section 7.7.1.2: a server that adds an interior node without the right to change its ACL gets all rights to the
     // new node. Exec is among them: a server that may change the ACL could give itself that right anyway.
@@ -195,14 +199,18 @@ export class ManagementTree {
   }
 
   /**
-   * Copies a node, and all nodes below it that the server may read.
-   * @throws {DmError} 404, 405, 418 when a node exists at `to`, 425
+   * Copies a node, and all nodes below it that the server may read. A leaf onto a leaf replaces its value.
+   * @throws {DmError} 404, 405, 418 when an interior node is there at `from` or `to` and a node exists at `to`, 425
    * @throws {PosternError} `tooLarge` for a subtree of too many levels
    */
   async copy(from: NodePath, to: NodePath, serverId: string): Promise<void> {
     if (to.length > from.length && from.every((name, at) => to[at] === name))
       throw new DmError(DmStatus.CommandNotAllowed, `${nodeUri(to)} is within ${nodeUri(from)}`);
-    await this.#copy(from, to, serverId, copyDepth);
+    const target = this.view(to);
+    const source = this.get(from, serverId);
+    if (target && target.format !== 'node' && source.format !== 'node')
+      await this.replace(to, nodeOf(source), serverId);
+    else await this.#copy(from, to, serverId, copyDepth);
   }
 
   /**
@@ -279,21 +287,26 @@ export class ManagementTree {
     };
     await branch.add(below, node, serverId);
     for (const child of children) await this.#addSubtree([...path, escapeName(child.name)], child, serverId);
-    if (acl !== undefined) {
-      parseAcl(acl);
-      this.#acls.set(path, acl);
-    }
+    this.#setAcl(path, acl);
+  }
+
+  /** Sets the ACLs that a subtree brings with it. */
+  #setAcls(path: NodePath, { acl, children = [] }: TndsNode): void {
+    for (const child of children) this.#setAcls([...path, escapeName(child.name)], child);
+    this.#setAcl(path, acl);
+  }
+
+  #setAcl(path: NodePath, acl: string | undefined): void {
+    if (acl === undefined) return;
+    demandAcl(acl);
+    this.#acls.set(path, acl);
   }
 
   async #copy(from: NodePath, to: NodePath, serverId: string, depth: number): Promise<void> {
     if (depth === 0) throw new PosternError('tooLarge', 'a Copy of too many levels');
-    const { format, type, value, children = [] } = this.get(from, serverId);
-    await this.add(
-      to,
-      { format, ...(type !== undefined && { type }), ...(value !== undefined && { value }) },
-      serverId,
-    );
-    for (const name of children)
+    const source = this.get(from, serverId);
+    await this.add(to, nodeOf(source), serverId);
+    for (const name of source.children ?? [])
       if (this.#isReadable([...from, name], serverId))
         await this.#copy([...from, name], [...to, name], serverId, depth - 1);
   }
@@ -334,6 +347,13 @@ export class ManagementTree {
     if (!this.permits(holder, right, serverId)) throw denied(right, path);
   }
 }
+
+/** A new node with the format, type and value of another one. */
+const nodeOf = ({ format, type, value }: Pick<NodeView, 'format' | 'type' | 'value'>): NewNode => ({
+  format,
+  ...(type !== undefined && { type }),
+  ...(value !== undefined && { value }),
+});
 
 const denied = (right: Right, path: NodePath) =>
   new DmError(DmStatus.PermissionDenied, `no right to ${right} at ${nodeUri(path)}`);

@@ -5,12 +5,14 @@ import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { DmError } from '../dm/dm-error.ts';
 import type { Operation } from '../dm/server-session.ts';
-import { AlertCode, DmStatus } from '../dm/status.ts';
+import { DmStatus } from '../dm/status.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import type { TreeBranch } from '../dm/tree-branch.ts';
 import type { CampaignOrder } from '../mo/campaign.ts';
 import { CampaignBranch } from '../mo/campaign-branch.ts';
 import { type FanoutOrder, readFanout } from '../mo/fanout-order.ts';
+import { isAlertOf } from '../mo/gateway-alerts.ts';
+import { statusOfOtherAlert } from '../mo/generic-alerts.ts';
 import {
   type ExpectedDevices,
   gwDeviceInventory,
@@ -184,10 +186,10 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
   }
 
   /** Takes an alert of a device that proved itself. Alerts of FUMO end what the device had accepted. Returns the alert's status. */
-  alerted(deviceId: string, { data, items: [item], correlator }: Alert): number {
-    const type = item?.meta?.type ?? '';
-    if (data === AlertCode.Generic && firmwareAlerts.has(type))
-      this.updateEnded(deviceId, correlator, Number(item?.data) || DmStatus.CommandFailed);
+  alerted(deviceId: string, alert: Alert): number {
+    if (!Object.values(FumoAlert).some((type) => isAlertOf(alert, type))) return statusOfOtherAlert(alert);
+    const result = Number(alert.items[0]?.data) || DmStatus.CommandFailed;
+    this.updateEnded(deviceId, alert.correlator, result);
     return DmStatus.Ok;
   }
 
@@ -283,5 +285,3 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
     });
   }
 }
-
-const firmwareAlerts: ReadonlySet<string> = new Set(Object.values(FumoAlert));

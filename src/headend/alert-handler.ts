@@ -17,6 +17,7 @@ import {
   readGatewayFault,
   readLocationUpdate,
 } from '../mo/gateway-alerts.ts';
+import { statusOfOtherAlert } from '../mo/generic-alerts.ts';
 import { FumoAlert } from '../mo/identifiers.ts';
 import { readImageResult } from '../mo/image-result.ts';
 import type { Vocabulary } from '../mo/vocabulary.ts';
@@ -131,7 +132,7 @@ export class AlertHandler {
     if (kind) return ofGateway ? this.#recordResult(kind, gateway, alert) : DmStatus.Forbidden;
     const firmware = firmwareOperation(alert);
     if (firmware) return this.#recordFirmwareUpdate(firmware, ofGateway ? gateway : party.id, alert);
-    return DmStatus.UnsupportedMediaType;
+    return statusOfOtherAlert(alert);
   }
 
   #deviceAttached(reporter: string, alert: Alert): number {

@@ -36,6 +36,12 @@ export const outcomeAnswer: v.GenericSchema<OutcomeView> = v.strictObject({
       'What a Get found, one entry for each node',
     ),
   ),
+  said: v.exactOptional(
+    described(
+      v.array(v.string()),
+      'What the user of the device said to a question: the text that was typed, or the numbers of the choices, from 1',
+    ),
+  ),
   parts: v.exactOptional(
     described(v.array(v.lazy(() => outcomeAnswer)), 'Outcomes of the commands inside an Atomic or Sequence'),
   ),

@@ -10,17 +10,20 @@ export interface OutcomeView {
   readonly status: number;
   /** What a Get returned. */
   readonly results?: { readonly uri: string; readonly format?: string | undefined; readonly data: string }[];
+  /** What the user of the device said to a question. */
+  readonly said?: readonly string[];
   /** Outcomes of the commands inside an Atomic or Sequence. */
   readonly parts?: OutcomeView[];
 }
 
-export const outcomeView = ({ operation, status, results, parts }: OperationOutcome): OutcomeView => ({
+export const outcomeView = ({ operation, status, results, said, parts }: OperationOutcome): OutcomeView => ({
   name: operation.name,
   uri: placeOf(operation),
   status,
   ...(results.length > 0 && {
     results: results.map(({ uri, format, data }) => ({ uri, format, data: textOfResult(data) })),
   }),
+  ...(said && { said }),
   ...(parts && { parts: parts.map(outcomeView) }),
 });
 
@@ -33,7 +36,7 @@ export function outcomesJson(outcomes: readonly OutcomeView[]): string {
   return whole.length <= storedOutcomesLimit ? whole : JSON.stringify(outcomes.map(withoutValues));
 }
 
-const withoutValues = ({ results: _, parts, ...rest }: OutcomeView): OutcomeView => ({
+const withoutValues = ({ results: _, said: __, parts, ...rest }: OutcomeView): OutcomeView => ({
   ...rest,
   ...(parts && { parts: parts.map(withoutValues) }),
 });
@@ -48,6 +51,7 @@ export const storedOutcomes: v.GenericSchema<OutcomeView[]> = v.array(
       results: v.exactOptional(
         v.array(v.object({ uri: v.string(), format: v.optional(v.string()), data: v.string() })),
       ),
+      said: v.exactOptional(v.array(v.string())),
       parts: v.exactOptional(storedOutcomes),
     }),
   ),

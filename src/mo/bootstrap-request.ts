@@ -4,7 +4,7 @@ import { mediaTypeOf } from '../wire/coap/content-formats.ts';
 import { Option } from '../wire/coap/options.ts';
 import { encodeProof, proofMac } from '../wire/syncml/bootstrap-proof.ts';
 import { verifyBootstrap } from '../wire/syncml/bootstrap-security.ts';
-import { decodeMessage } from '../wire/syncml/codec.ts';
+import { decodeDocument } from '../wire/syncml/codec.ts';
 import { decodeTnds } from '../wire/syncml/tnds.ts';
 import { type DmAccount, readAccount } from './dm-acc.ts';
 
@@ -74,7 +74,7 @@ export async function requestBootstrap(
 export function accountOf(issued: IssuedBootstrap, deviceId: string, secret: string): DmAccount {
   const { document, mediaType, security, nonce } = issued;
   verifyBootstrap(document, security, { network: secret, pin: undefined });
-  const { header, commands } = decodeMessage(document, mediaType);
+  const { header, commands } = decodeDocument(document, mediaType);
   const [command] = commands;
   if (header.target.locUri !== deviceId || command?.name !== 'Add')
     throw new PosternError('unauthorized', `this bootstrap is not for ${deviceId}`);

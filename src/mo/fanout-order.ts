@@ -2,7 +2,7 @@ import { PosternError } from '../base/errors.ts';
 import type { Operation } from '../dm/server-session.ts';
 import { isUserInteraction } from '../dm/status.ts';
 import type { StoredBranch } from '../dm/stored-branch.ts';
-import { decodeMessage, MediaType } from '../wire/syncml/codec.ts';
+import { decodeDocument, MediaType } from '../wire/syncml/codec.ts';
 import { type Command, isCompositeCommand } from '../wire/syncml/message.ts';
 import type { CampaignOrder } from './campaign.ts';
 import { campaignDefaults, integerAt, type TargetChoice, targetsOf } from './targets.ts';
@@ -59,7 +59,7 @@ const header =
 export function operationsOf(command: string): Operation[] {
   const body = /^\s*<SyncBody[\s>]/.test(command) ? command : `<SyncBody>${command}</SyncBody>`;
   const document = `<SyncML xmlns="SYNCML:SYNCML1.2">${header}${body}</SyncML>`;
-  const { commands } = decodeMessage(Buffer.from(document), MediaType.Xml);
+  const { commands } = decodeDocument(Buffer.from(document), MediaType.Xml);
   const operations = commands.flatMap(operationsIn);
   if (operations.length === 0) throw new PosternError('malformed', 'a fan-out without a command');
   if (count(operations) > commandBound)

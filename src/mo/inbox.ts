@@ -1,7 +1,9 @@
 import { PosternError } from '../base/errors.ts';
+import { DmError } from '../dm/dm-error.ts';
+import { DmStatus } from '../dm/status.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
 import type { NodePath } from '../dm/uri.ts';
-import { decodeTnds, isTndsType, type TndsNode } from '../wire/syncml/tnds.ts';
+import { decodeTndsRoots, isTndsType, type TndsNode } from '../wire/syncml/tnds.ts';
 import { MoId } from './identifiers.ts';
 
 /** Takes a management object that a server or a bootstrap added to the Inbox. */
@@ -26,22 +28,32 @@ export class Inbox implements TreeBranch {
 
   rollback(): void {}
 
-  view(path: NodePath): NodeView | undefined {
-    if (path.length > 0) return undefined;
+  /** @throws {DmError} 405 below the Inbox, where no node can be addressed */
+  view(path: NodePath): NodeView {
+    if (path.length > 0)
+      throw new DmError(DmStatus.CommandNotAllowed, 'no node below the Inbox has an address');
     return { format: 'node', type: MoId.Inbox, children: [], access: ['Add'] };
   }
 
   /**
-   * Hands an added object to its receiver.
+   * Hands an added object to its receiver. Of several objects (DM Bootstrap 1.2, section 5.4.5) those count that this device has
+   * a place for: an account comes with connectivity objects.
    * @throws {PosternError} `unsupportedFormat` when it is not TNDS, `malformed`, `notFound` for an unknown object
    * @throws what the receiver throws
    */
   deposit({ type, value }: NewNode, serverId: string): void {
     if (!isTndsType(type))
       throw new PosternError('unsupportedFormat', `the Inbox takes TNDS objects, not ${type}`);
-    const { root } = decodeTnds(value ?? '');
-    const receiver = root.type === undefined ? undefined : this.#receivers[root.type];
-    if (!receiver) throw new PosternError('notFound', `no place for an object ${root.type}`);
-    receiver(root, serverId);
+    const roots = decodeTndsRoots(value ?? '').map(({ root }) => root);
+    const known = roots.flatMap((root) => {
+      const receiver = root.type === undefined ? undefined : this.#receivers[root.type];
+      return receiver ? [() => receiver(root, serverId)] : [];
+    });
+    if (known.length === 0)
+      throw new PosternError(
+        'notFound',
+        `no place for an object ${roots.map(({ type }) => type).join(', ')}`,
+      );
+    for (const receive of known) receive();
   }
 }

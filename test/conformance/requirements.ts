@@ -95,7 +95,13 @@ export const requirements: readonly Requirement[] = [
       'VerDTD and VerProto are those of DM 1.1, 1.2 or 1.3. A server answers in the version of the client',
       'dm/header.ts',
     ],
-    ['PRO-7', '8', 'CS', 'Another protocol version is answered with 505', 'dm/session.ts'],
+    [
+      'PRO-7',
+      '8',
+      'CS',
+      'Another protocol version is answered with 513, another DTD version with 505',
+      'dm/header.ts',
+    ],
     [
       'PRO-8',
       '7.1',

@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import * as v from 'valibot';
+import type { UserAnswer } from '../../src/dm/commands.ts';
 import { MemoryAcls, MemoryNodes } from '../../src/dm/node-store.ts';
-import type { Operation } from '../../src/dm/server-session.ts';
+import type { Operation, OperationOutcome } from '../../src/dm/server-session.ts';
 import { StoredBranch } from '../../src/dm/stored-branch.ts';
 import { ManagementTree } from '../../src/dm/tree.ts';
+import { outcomeAnswer } from '../../src/headend/api-answers.ts';
+import { outcomesJson, outcomeView, storedOutcomes } from '../../src/headend/outcome-view.ts';
 import { interior, leaf } from '../../src/wire/syncml/ddf.ts';
 import type { CommandOf } from '../../src/wire/syncml/message.ts';
 import { client, converse, manage, noncePair, server, siteTree, statusesOf } from './parties.ts';
@@ -131,7 +135,7 @@ describe('Sequence', () => {
       const heard: CommandOf<'Alert'>[] = [];
       const interact = (alert: CommandOf<'Alert'>) => {
         heard.push(alert);
-        return answer;
+        return { status: answer };
       };
       const statuses: number[] = [];
       const serverSide = server(dm, {
@@ -151,6 +155,41 @@ describe('Sequence', () => {
       assert.equal(stored.nodes.get('Site/Name')?.value, name);
     }
   });
+});
+
+test('what the user typed or chose comes back with the status, also from within a Sequence', async () => {
+  const { device, dm } = noncePair();
+  const answers: Readonly<Record<number, UserAnswer>> = {
+    1101: { status: 200 },
+    1102: { status: 200, said: ['Café <17>'] },
+    1103: { status: 200, said: ['2'] },
+    1104: { status: 200, said: ['3', '2'] },
+  };
+  const codes = [1101, 1102, 1103, 1104];
+  const questions = codes.map(
+    (code): Operation => ({ name: 'Alert', code, items: ['', 'What?', 'A', 'B', 'C'] }),
+  );
+  const outcomes: OperationOutcome[] = [];
+  const serverSide = server(dm, {
+    work: async function* () {
+      outcomes.push(...(yield [...questions, { name: 'Sequence', operations: questions }]));
+    },
+  });
+  const interact = ({ data }: CommandOf<'Alert'>) => answers[data] ?? { status: 406 };
+  await converse(client(device, { interact }), serverSide);
+  const said = codes.map((code) => answers[code]?.said);
+  assert.deepEqual(
+    outcomes.slice(0, 4).map((outcome) => outcome.said),
+    said,
+  );
+  assert.deepEqual(
+    outcomes[4]?.parts?.map((outcome) => outcome.said),
+    said,
+  );
+  const view = outcomes.map(outcomeView);
+  assert.deepEqual(view[1], { name: 'Alert', uri: '1102', status: 200, said: ['Café <17>'] });
+  assert.deepEqual(v.parse(storedOutcomes, JSON.parse(outcomesJson(view))), view);
+  assert.deepEqual(v.parse(v.array(outcomeAnswer), view), view);
 });
 
 // conforms: PRO-23

@@ -37,7 +37,7 @@ const site = interior(['Get'], 'A site', {
 });
 
 /** A tree with DevInfo and a site, in which `dm.example` may do everything and everyone may look. */
-export function siteTree() {
+export function siteTree(branches: Readonly<Record<string, TreeBranch>> = {}) {
   const info = new StoredBranch('DevInfo', devInfo.root, new MemoryNodes(), { type: devInfo.id });
   info.plant([], devInfoNodes({ deviceId: 'urn:dev:1', manufacturer: 'Maker', model: 'M1' }));
   const stored = new MemoryNodes();
@@ -69,7 +69,7 @@ export function siteTree() {
     },
   };
   return {
-    tree: new ManagementTree({ DevInfo: info, Site: branch, Do: doing }, acls),
+    tree: new ManagementTree({ DevInfo: info, Site: branch, Do: doing, ...branches }, acls),
     stored,
     acls,
     clock,
@@ -172,9 +172,13 @@ export const noncePair = () => {
 };
 
 /** Has a server do operations in a session of its own, and answers with what they came to. */
-export async function manage(operations: readonly Operation[], onTheWay?: OnTheWay) {
+export async function manage(
+  operations: readonly Operation[],
+  onTheWay?: OnTheWay,
+  branches: Readonly<Record<string, TreeBranch>> = {},
+) {
   const { device, dm } = noncePair();
-  const site = siteTree();
+  const site = siteTree(branches);
   const outcomes: OperationOutcome[] = [];
   const serverSide = server(dm, {
     work: async function* () {

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { runClientSession } from '../../src/dm/client-session.ts';
 import type { NodeOperation, Operation, OperationOutcome } from '../../src/dm/server-session.ts';
 import { messageBound } from '../../src/dm/session-bounds.ts';
-import type { Alert } from '../../src/wire/syncml/message.ts';
+import type { Alert, SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import {
   client,
   clientAccount,
@@ -39,14 +39,30 @@ describe('authentication', () => {
     assert.deepEqual(statusesOf(again[1]!)[0], 'SyncHdr 212', 'and the next session starts from the new one');
   });
 
-  test('a server that did not learn its next nonce, because its package had no command, is challenged once', async () => {
+  test('a server that did not learn its next nonce is not challenged while it has nothing to do, and once when it has', async () => {
     const { device, dm } = noncePair();
     await converse(client(device), server(dm));
-    const again = await converse(client(device), server(dm));
+    const verdicts = (said: readonly SyncmlMessage[]) => said.map((message) => statusesOf(message)[0]);
+    const idle = client(device);
+    assert.deepEqual(verdicts(await converse(idle, server(dm))), [undefined, 'SyncHdr 212']);
+    assert.equal(idle.outcome?.status, 200);
+    const reporting = client(device, { alerts: [{ code: 1226, items: [], settled: () => {} }] });
     assert.deepEqual(
-      again.map((message) => statusesOf(message)[0]),
+      verdicts(await converse(reporting, server(dm))),
       [undefined, 'SyncHdr 212', 'SyncHdr 401', 'SyncHdr 212'],
+      'the status of an alert counts only from the server itself',
     );
+    const busy = server(dm, {
+      work: async function* () {
+        yield [{ name: 'Get', uri: './Site/Name' }];
+      },
+    });
+    await converse(client(device), server(dm));
+    assert.deepEqual(verdicts(await converse(client(device), busy)).slice(0, 3), [
+      undefined,
+      'SyncHdr 212',
+      'SyncHdr 401',
+    ]);
   });
 
   test('a later message that opens no session, as after a restart of the server, does not end well on either side', async () => {
@@ -361,12 +377,27 @@ describe('the course of a session', () => {
   });
 
   // conforms: PRO-7
-  test('an unknown protocol version is answered with 505', async () => {
+  for (const [fields, status] of [
+    [{ verProto: 'DM/9' }, 513],
+    [{ verProto: 'DM/9', verDtd: '9.9' }, 513],
+    [{ verDtd: '9.9' }, 505],
+  ] as const)
+    test(`a message of ${JSON.stringify(fields)} is answered with ${status}, and the session ends`, async () => {
+      const { device, dm } = noncePair();
+      const first = client(device).start();
+      const serverSide = server(dm);
+      const answer = await serverSide.receive({ ...first, header: { ...first.header, ...fields } });
+      assert.deepEqual(statusesOf(answer), [`SyncHdr ${status}`]);
+      assert.equal(serverSide.outcome?.status, status);
+    });
+
+  test('the Status of a header names the target as it was sent', async () => {
     const { device, dm } = noncePair();
     const first = client(device).start();
-    const serverSide = server(dm);
-    const answer = await serverSide.receive({ ...first, header: { ...first.header, verProto: 'DM/9' } });
-    assert.deepEqual(statusesOf(answer), ['SyncHdr 505']);
+    const target = { locUri: 'http://dm.example:8080/dm?x=1' };
+    const answer = await server(dm).receive({ ...first, header: { ...first.header, target } });
+    const [verdict] = answer.commands;
+    assert.deepEqual(verdict?.name === 'Status' && verdict.targetRefs, [target.locUri]);
   });
 
   // conforms: PRO-25

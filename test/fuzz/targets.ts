@@ -4,7 +4,7 @@ import { accountNodes } from '../../src/mo/dm-acc.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
 import { decodeContent, encodeContent } from '../../src/wire/lwm2m/content.ts';
 import { readRegistration } from '../../src/wire/lwm2m/registration.ts';
-import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
+import { decodeDocument, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import { decodeNotification, encodeNotification } from '../../src/wire/syncml/notification.ts';
 import { decodeProvisioning } from '../../src/wire/syncml/provisioning.ts';
@@ -26,7 +26,7 @@ export interface Target {
 
 const folder = new URL('../vectors/messages/', import.meta.url);
 const messages: readonly SyncmlMessage[] = readdirSync(folder).map((file) =>
-  decodeMessage(readFileSync(new URL(file, folder)), MediaType.Xml),
+  decodeDocument(readFileSync(new URL(file, folder)), MediaType.Xml),
 );
 const credential = { name: 'n', secret: 'secret', nonce: Buffer.from([1, 2, 3]) };
 const account = {
@@ -78,7 +78,7 @@ const resources = [
 
 const ofMessages = (name: string, mediaType: string): Target => ({
   name,
-  decode: (input) => decodeMessage(input, mediaType),
+  decode: (input) => decodeDocument(input, mediaType),
   corpus: messages.map((message) => encodeMessage(message, mediaType)),
 });
 

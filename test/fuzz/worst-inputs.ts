@@ -18,7 +18,7 @@ import { decodeContent } from '../../src/wire/lwm2m/content.ts';
 import { readRegistration } from '../../src/wire/lwm2m/registration.ts';
 import { decodeProof } from '../../src/wire/syncml/bootstrap-proof.ts';
 import { parseBootstrapSecurity } from '../../src/wire/syncml/bootstrap-security.ts';
-import { decodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
+import { decodeDocument, MediaType } from '../../src/wire/syncml/codec.ts';
 import { decodeNotification } from '../../src/wire/syncml/notification.ts';
 import { decodeProvisioning } from '../../src/wire/syncml/provisioning.ts';
 import { decodeTnds } from '../../src/wire/syncml/tnds.ts';
@@ -171,7 +171,7 @@ const oldJson = {
 
 const ofMessages = (name: string, type: string, inputs: WorstInputs['inputs']): WorstInputs => ({
   name,
-  decode: (input) => decodeMessage(input, type),
+  decode: (input) => decodeDocument(input, type),
   bound: 256 * kilo,
   inputs,
 });

@@ -12,9 +12,11 @@ import { bytesOfSession } from '../../src/headend/sessions.ts';
 import { gwDeviceInventory, InventoryBranch, membersOf } from '../../src/mo/gw-device-inventory.ts';
 import { RenamedBranch } from '../../src/mo/renamed-branch.ts';
 import { ownVocabulary, type Vocabulary } from '../../src/mo/vocabulary.ts';
+import { encodeTnds, TndsMediaType, type TndsNode } from '../../src/wire/syncml/tnds.ts';
 import { client, converse, server as dmServer, noncePair, type OnTheWay } from '../dm/parties.ts';
 
 const server = 'dm.example';
+const leafOf = (name: string, value: string): TndsNode => ({ name, format: 'chr', value });
 const none = {
   names: () => [],
   demandRoom: () => {},
@@ -128,6 +130,45 @@ describe('groups of the inventory', () => {
     assert.equal(membersOf(groups, 'south', all), undefined);
     await operate(tree, [{ name: 'Delete', uri: at }]);
     assert.equal(membersOf(groups, 'north', all), undefined);
+  });
+
+  test('a group that is added as a TNDS object keeps the ACLs that it brings', async () => {
+    const { tree } = treeOf(1);
+    const member = {
+      name: 'a',
+      format: 'node',
+      acl: 'Get=*&Replace=other',
+      children: [leafOf('DeviceID', 'urn:dev:0')],
+    } as const;
+    const root: TndsNode = {
+      name: 'g',
+      format: 'node',
+      acl: 'Get=*&Delete=dm.example',
+      children: [leafOf('GroupID', 'north'), { name: 'Members', format: 'node', children: [member] }],
+    };
+    const uri = './GwDeviceInventory/Groups/g';
+    const add = {
+      name: 'Add',
+      uri,
+      format: 'xml',
+      type: TndsMediaType.Xml,
+      data: encodeTnds({ root }),
+    } as const;
+    const [added] = await operate(tree, [add]);
+    assert.equal(added?.status, 200);
+    const [own, inner] = await operate(tree, [
+      { name: 'Get', uri: `${uri}?prop=ACL` },
+      { name: 'Get', uri: `${uri}/Members/a?prop=ACL` },
+    ]);
+    assert.deepEqual(
+      [own, inner].map((one) => one?.results[0]?.data),
+      [root.acl, member.acl],
+    );
+    const broken = encodeTnds({ root: { ...root, name: 'h', acl: 'Get=/factory' } });
+    const [refused] = await operate(tree, [{ ...add, uri: './GwDeviceInventory/Groups/h', data: broken }]);
+    assert.equal(refused?.status, 400);
+    const [absent] = await operate(tree, [{ name: 'Get', uri: './GwDeviceInventory/Groups/h' }]);
+    assert.equal(absent?.status, 404, 'an object with a wrong ACL is not added');
   });
 });
 

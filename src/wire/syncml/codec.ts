@@ -1,7 +1,7 @@
 import { PosternError } from '../../base/errors.ts';
 import { decodeCbor, encodeCbor } from './cbor.ts';
 import type { Element } from './elements.ts';
-import { elementOf, messageOf, type SyncmlMessage } from './message.ts';
+import { commandWithValues, elementOf, messageOf, type SyncmlMessage } from './message.ts';
 import { decodeWbxml, encodeWbxml } from './wbxml.ts';
 import { decodeXml, encodeXml } from './xml.ts';
 
@@ -45,8 +45,18 @@ export const encodeMessage = (message: SyncmlMessage, mediaType: string): Uint8A
   codingOf(mediaType).encode(elementOf(message));
 
 /**
- * Reads a message in the coding of the media type.
+ * Reads a message in the coding of the media type. Values are as they came: a session puts those together that come in chunks,
+ * and decodes them (`commandWithValues`).
  * @throws {PosternError} `unsupportedFormat`, `unsupportedVersion`, `malformed`, `tooLarge`
  */
 export const decodeMessage = (coded: Uint8Array, mediaType: string): SyncmlMessage =>
   messageOf(codingOf(mediaType).decode(coded));
+
+/**
+ * Reads a message that no session takes, such as a bootstrap document. Its values are whole, and they are decoded.
+ * @throws {PosternError} `unsupportedFormat`, `unsupportedVersion`, `malformed`, `tooLarge`
+ */
+export function decodeDocument(coded: Uint8Array, mediaType: string): SyncmlMessage {
+  const message = decodeMessage(coded, mediaType);
+  return { ...message, commands: message.commands.map(commandWithValues) };
+}

@@ -2,6 +2,7 @@ import { SaxesParser } from 'saxes';
 import { PosternError } from '../../base/errors.ts';
 import { ownText } from '../../base/own-bytes.ts';
 import { DdfBuilder, type DdfElement, type DdfWriter, ddfLimits } from './ddf-builder.ts';
+import { skipDocumentType } from './document-type.ts';
 import { escapeXml } from './escape-xml.ts';
 
 const ddfNamespace = 'syncml:dmddf1.2';
@@ -49,7 +50,7 @@ export class DdfXmlWriter implements DdfWriter {
 }
 
 /**
- * Reads a document in XML. Namespace prefixes are dropped. A document type is refused.
+ * Reads a document in XML. Namespace prefixes are dropped. A document type is skipped (`skipDocumentType`).
  * @throws {PosternError} `malformed` or `tooLarge`
  */
 export function parseDdf(document: string): DdfElement {
@@ -59,9 +60,7 @@ export function parseDdf(document: string): DdfElement {
   parser.on('error', (error) => {
     throw new PosternError('malformed', `XML is not well-formed: ${error.message}`);
   });
-  parser.on('doctype', () => {
-    throw new PosternError('malformed', 'a document type is not allowed');
-  });
+  parser.on('doctype', skipDocumentType);
   parser.on('opentag', ({ name }) => builder.open(name.slice(name.indexOf(':') + 1)));
   parser.on('text', (text) => builder.text(text));
   parser.on('cdata', (text) => builder.text(text));

@@ -14,6 +14,7 @@ import {
   one,
   optional,
   type Shape,
+  size,
   struct,
   text,
 } from './typed-elements.ts';
@@ -25,10 +26,10 @@ const metaFields = {
   format: optional(text('Format')),
   type: optional(text('Type')),
   mark: optional(text('Mark')),
-  size: optional(integer('Size')),
+  size: optional(size('Size')),
   nextNonce: optional(bytes('NextNonce')),
-  maxMsgSize: optional(integer('MaxMsgSize')),
-  maxObjSize: optional(integer('MaxObjSize')),
+  maxMsgSize: optional(size('MaxMsgSize')),
+  maxObjSize: optional(size('MaxObjSize')),
 };
 export type Meta = Infer<typeof metaFields>;
 const Meta: Shape<Meta> = struct('Meta', metaFields);
@@ -53,9 +54,10 @@ const binaryFormats = new Set(['b64', 'bin']);
 /**
  * An item with its data in the form that the format requires: octets for `b64` and `bin`, else text. DM messages say
  * `b64` where the format of the node is `bin`; the result says `bin`. A TNDS object in WBXML is octets in every format.
+ * Only for a whole value: base64 may be cut anywhere in chunks.
  * @param outer Meta of the command, which applies where the item has no Meta of its own
  */
-function itemRead(item: Item, outer: Meta | undefined): Item {
+function itemWithValue(item: Item, outer: Meta | undefined): Item {
   const { meta, data: value } = item;
   const format = meta?.format ?? outer?.format;
   const type = meta?.type ?? outer?.type;
@@ -118,7 +120,8 @@ const request = {
   meta: optional(Meta),
   items: many(Item),
 };
-const execution = { ...request, correlator: optional(text('Correlator')) };
+const { items, ...beforeItems } = request;
+const execution = { ...beforeItems, correlator: optional(text('Correlator')), items };
 
 const commandFields = {
   Status: {
@@ -136,8 +139,8 @@ const commandFields = {
   Alert: {
     cmdId: one(text('CmdID')),
     noResp: optional(flag('NoResp')),
-    correlator: optional(text('Correlator')),
     data: one(integer('Data')),
+    correlator: optional(text('Correlator')),
     items: many(Item),
   },
   Results: {
@@ -230,10 +233,23 @@ function readCommand(element: Element, budget: { commands: number }): Command {
   if (!Object.hasOwn(commandShapes, name))
     return { name: 'Unknown', cmdId: text('CmdID').read(child(name, content, 'CmdID').content), element };
   const known = name as CommandName;
-  const command = { name: known, ...commandShapes[known].read(content) } as PlainCommand;
-  const outer = 'meta' in command ? command.meta : undefined;
-  return { ...command, items: command.items.map((item) => itemRead(item, outer)) } as Command;
+  return { name: known, ...commandShapes[known].read(content) } as PlainCommand;
 }
+
+/**
+ * A command as it was read, with the data of its items in the form that their formats require: octets for `b64` and `bin`,
+ * else text. Its values must be whole: those in chunks are put together before.
+ * @throws {PosternError} `malformed` for what is not base64
+ */
+export function commandWithValues(command: Command): Command {
+  if (command.name === 'Unknown') return command;
+  if (isCompositeCommand(command)) return { ...command, commands: command.commands.map(commandWithValues) };
+  const outer = metaOf(command);
+  return { ...command, items: command.items.map((item) => itemWithValue(item, outer)) } as Command;
+}
+
+/** Meta of a command, which applies to items that have none of their own. */
+export const metaOf = (command: Command): Meta | undefined => ('meta' in command ? command.meta : undefined);
 
 /** Whether the command is an Atomic or a Sequence. */
 export const isCompositeCommand = (command: Command): command is Composite => 'commands' in command;
@@ -270,7 +286,7 @@ function child(parent: ElementName, content: Content, name: ElementName): Elemen
 }
 
 /**
- * Reads a message from its root element.
+ * Reads a message from its root element. Values stay as they are coded: see `commandWithValues`.
  * @throws {PosternError} `malformed`; `tooLarge` for too many commands
  */
 export function messageOf(root: Element): SyncmlMessage {

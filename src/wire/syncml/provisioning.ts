@@ -1,5 +1,6 @@
 import { SaxesParser } from 'saxes';
 import { PosternError } from '../../base/errors.ts';
+import { skipDocumentType } from './document-type.ts';
 import { utf8 } from './element-builder.ts';
 import { readWbxml, type WbxmlName } from './wbxml-reader.ts';
 
@@ -79,7 +80,7 @@ function readXml(document: string, builder: Builder): void {
     throw new PosternError('malformed', why);
   };
   parser.on('error', (error) => refuse(`XML is not well-formed: ${error.message}`));
-  parser.on('doctype', () => refuse('a document type is not allowed'));
+  parser.on('doctype', skipDocumentType);
   parser.on('opentag', ({ name, attributes }) =>
     builder.open(name, new Map(Object.entries(attributes).map(([key, value]) => [key, String(value)]))),
   );

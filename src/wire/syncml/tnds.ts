@@ -108,9 +108,20 @@ function writeNode(writer: DdfWriter, node: TndsNode, path: string | undefined):
 
 /**
  * Reads a TNDS object in XML or WBXML. A string is XML; the first octet of octets distinguishes the two.
- * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion`
+ * @throws {PosternError} `malformed`, also for several root nodes; `tooLarge`, `unsupportedFormat`, `unsupportedVersion`
  */
 export function decodeTnds(coded: string | Uint8Array): Tnds {
+  const [object, ...more] = decodeTndsRoots(coded);
+  if (!object || more.length > 0) throw new PosternError('malformed', 'a TNDS object of several root nodes');
+  return object;
+}
+
+/**
+ * Reads a TNDS object with one or several root nodes (serialization 1.2, section 6.3). The name of a root may be empty: the
+ * receiver names it then.
+ * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion`
+ */
+export function decodeTndsRoots(coded: string | Uint8Array): readonly Tnds[] {
   const root =
     typeof coded === 'string'
       ? parseDdf(coded)
@@ -119,16 +130,17 @@ export function decodeTnds(coded: string | Uint8Array): Tnds {
         : parseDdf(utf8(coded));
   if (root.tag !== 'MgmtTree') throw new PosternError('malformed', `<${root.tag}> is not a TNDS object`);
   const nodes = root.children.filter(({ tag }) => tag === 'Node');
-  const [node] = nodes;
-  if (!node || nodes.length > 1) throw new PosternError('malformed', 'a TNDS object must have one root node');
-  const path = textOf(node, 'Path');
-  return { ...(path !== undefined && { path }), root: readNode(node, 1) };
+  if (nodes.length === 0) throw new PosternError('malformed', 'a TNDS object without a root node');
+  return nodes.map((node) => {
+    const path = textOf(node, 'Path');
+    return { ...(path !== undefined && { path }), root: readNode(node, 1) };
+  });
 }
 
 function readNode(element: DdfElement, depth: number): TndsNode {
   if (depth > depthBound) throw new PosternError('tooLarge', 'TNDS object too deep');
-  const name = textOf(element, 'NodeName');
-  if (!name || name.includes('/') || !fitsXml(name))
+  const name = textOf(element, 'NodeName') ?? (depth === 1 ? '' : undefined);
+  if (name === undefined || (name === '' && depth > 1) || name.includes('/') || !fitsXml(name))
     throw new PosternError(
       'malformed',
       'the NodeName of a TNDS node is missing, empty, has a slash or a character that XML cannot hold',

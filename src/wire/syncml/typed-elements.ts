@@ -43,15 +43,20 @@ export const text = (name: ElementName): Shape<string> => ({
   write: (value) => value,
 });
 
-/** A whole number of at most nine digits: IDs, sizes and codes are all smaller. */
-export const integer = (name: ElementName): Shape<number> => ({
+const numberOf = (name: ElementName, digits: RegExp): Shape<number> => ({
   name,
   read: (content) => {
-    if (typeof content !== 'string' || !/^\d{1,9}$/.test(content)) throw wrong(name, 'whole number');
+    if (typeof content !== 'string' || !digits.test(content)) throw wrong(name, 'whole number');
     return Number(content);
   },
   write: String,
 });
+
+/** A whole number of at most nine digits: IDs and codes are all smaller. */
+export const integer = (name: ElementName): Shape<number> => numberOf(name, /^\d{1,9}$/);
+
+/** A number of bytes. Clients without a limit of their own say 4294967295, or more. */
+export const size = (name: ElementName): Shape<number> => numberOf(name, /^\d{1,15}$/);
 
 export const flag = (name: ElementName): Shape<true> => ({
   name,

@@ -3,7 +3,7 @@ import { utf8 } from './element-builder.ts';
 
 /** Header of a document (WBXML 1.3, section 5.4). */
 export interface WbxmlHeader {
-  /** 1, 2 or 3, for WBXML 1.1 to 1.3. */
+  /** 0 to 3, for WBXML 1.0 to 1.3. */
   readonly version: number;
   /** The registered number, or the formal public identifier as text. */
   readonly publicId: number | string;
@@ -54,7 +54,7 @@ const tableBound = 256 * 1024;
 const depthBound = 64;
 
 /**
- * Reads WBXML 1.1 to 1.3 in UTF-8 or ASCII. Extension tokens and processing instructions are refused, since SyncML, DDF
+ * Reads WBXML 1.0 to 1.3 in UTF-8 or ASCII. Extension tokens and processing instructions are refused, since SyncML, DDF
  * and provisioning documents have none.
  * @throws {PosternError} `malformed`, `unsupportedVersion`, `unsupportedFormat`, `tooLarge`; and what the handler throws
  */
@@ -126,11 +126,12 @@ class Reader {
 
   #header(): void {
     const version = this.#byte();
-    if (version < 1 || version > 3)
+    if (version > 3)
       throw new PosternError('unsupportedVersion', `WBXML: version byte ${version} is not supported`);
     const id = this.#number();
     const idAt = id === 0 ? this.#number() : 0;
-    const charset = this.#number();
+    // WBXML 1.0 has no character set. Its documents are in that of the transport, which is UTF-8 for DM.
+    const charset = version === 0 ? 0 : this.#number();
     if (!utf8Charsets.has(charset))
       throw new PosternError('unsupportedFormat', `WBXML: character set ${charset} is not supported`);
     this.#table = this.#slice(this.#number());

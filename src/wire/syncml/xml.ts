@@ -1,6 +1,7 @@
 import { SaxesParser } from 'saxes';
 import { PosternError } from '../../base/errors.ts';
 import { ownText } from '../../base/own-bytes.ts';
+import { skipDocumentType } from './document-type.ts';
 import { ElementBuilder, utf8 } from './element-builder.ts';
 import type { Element } from './elements.ts';
 import { elements, isElementName, messageLimits, namespaces } from './elements.ts';
@@ -35,7 +36,7 @@ function writeAll(elements: readonly Element[], page: number): string {
 }
 
 /**
- * Reads a message in XML. A document type is refused, so that no entities have to be expanded. XML elements inside
+ * Reads a message in XML. A document type is skipped (`skipDocumentType`). XML elements inside
  * `<Data>` are kept as text. Elements that DM does not know are skipped with their content.
  * @throws {PosternError} `malformed` or `tooLarge`
  */
@@ -49,7 +50,7 @@ export function decodeXml(coded: Uint8Array): Element {
     throw new PosternError('malformed', why);
   };
   parser.on('error', (error) => refuse(`XML is not well-formed: ${error.message}`));
-  parser.on('doctype', () => refuse('a document type is not allowed'));
+  parser.on('doctype', skipDocumentType);
   parser.on('opentag', ({ name: qualified, attributes, isSelfClosing }) => {
     const name = qualified.slice(qualified.indexOf(':') + 1);
     if (foreign > 0 || builder.current === 'Data') {

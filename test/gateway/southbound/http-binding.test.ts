@@ -118,7 +118,7 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
   });
 
   // conforms: PRO-20, PRO-21
-  test('a client event alert gets 200; a generic alert of an unknown type gets 415 from the DM server', async () => {
+  test('a client event alert gets 200; other alerts that nobody knows get 415, 412 and 406, from the gateway and the DM server', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     await site.headend([id], { policy: { 'assisted-bootstrap': false } });
@@ -129,6 +129,17 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
     assert.equal(await own.session('1', alert(1224)), 200);
     assert.equal(own.reported, '200');
     await site.gatewayEvents.until('session.alert', { device: id, alert: 1224 });
+    const bare = '<Alert><CmdID>3</CmdID><Data>1226</Data></Alert>';
+    const untyped = alert(1226).replace(/<Type .*<\/Type>/, '');
+    for (const [at, [said, status]] of [
+      [alert(1226), '415'],
+      [bare, '412'],
+      [untyped, '412'],
+      [alert(1299), '406'],
+    ].entries()) {
+      assert.equal(await own.session(`${at + 10}`, said!), 200);
+      assert.equal(own.reported, status);
+    }
     const account = {
       user: id,
       password: secrets.deviceClient(id),

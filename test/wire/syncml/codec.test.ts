@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { asPosternError, PosternError } from '../../../src/base/errors.ts';
 import { fitsXml } from '../../../src/base/presentable.ts';
-import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
+import { decodeDocument, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import { messageLimits } from '../../../src/wire/syncml/elements.ts';
 import { itemsOf, type SyncHdr, type SyncmlMessage } from '../../../src/wire/syncml/message.ts';
 import { decodeTnds, encodeTnds } from '../../../src/wire/syncml/tnds.ts';
@@ -19,13 +19,13 @@ const xmlOf = (inner: string) =>
 for (const coding of codings) {
   describe(coding, () => {
     test('a first package is the same after encoding and decoding', () => {
-      assert.deepEqual(decodeMessage(encodeMessage(firstPackage, coding), coding), firstPackage);
+      assert.deepEqual(decodeDocument(encodeMessage(firstPackage, coding), coding), firstPackage);
     });
 
     test('any message is the same after encoding and decoding', () => {
       fc.assert(
         fc.property(message, (one) =>
-          assert.deepEqual(decodeMessage(encodeMessage(one, coding), coding), one),
+          assert.deepEqual(decodeDocument(encodeMessage(one, coding), coding), one),
         ),
       );
     });
@@ -34,7 +34,7 @@ for (const coding of codings) {
       const coded = encodeMessage(firstPackage, coding);
       for (let length = 0; length < coded.length; length++)
         assert.throws(
-          () => decodeMessage(coded.subarray(0, length), coding),
+          () => decodeDocument(coded.subarray(0, length), coding),
           PosternError,
           `${length} bytes`,
         );
@@ -44,7 +44,7 @@ for (const coding of codings) {
       fc.assert(
         fc.property(fc.uint8Array({ maxLength: 200 }), (octets) => {
           try {
-            decodeMessage(octets, coding);
+            decodeDocument(octets, coding);
           } catch (error) {
             assert.ok(error instanceof PosternError, String(error));
           }
@@ -57,13 +57,15 @@ for (const coding of codings) {
       const withHeader = (more: Partial<SyncHdr>) =>
         encodeMessage({ ...firstPackage, header: { ...firstPackage.header, ...more } }, coding);
       const longest = { sessionId: 'A'.repeat(sessionId), respUri: 'u'.repeat(respUri) };
-      assert.equal(decodeMessage(withHeader(longest), coding).header.sessionId.length, sessionId);
+      assert.equal(decodeDocument(withHeader(longest), coding).header.sessionId.length, sessionId);
       for (const [name, value] of Object.entries(longest))
-        assert.throws(() => decodeMessage(withHeader({ [name]: `${value}x` }), coding), { code: 'tooLarge' });
+        assert.throws(() => decodeDocument(withHeader({ [name]: `${value}x` }), coding), {
+          code: 'tooLarge',
+        });
     });
 
     test('a message above the bound of bytes is refused', () => {
-      assert.throws(() => decodeMessage(new Uint8Array(messageLimits.bytes + 1), coding), {
+      assert.throws(() => decodeDocument(new Uint8Array(messageLimits.bytes + 1), coding), {
         code: 'tooLarge',
       });
     });
@@ -78,7 +80,7 @@ test('CBOR of a first package is less than half of its XML', () => {
 test('CBOR heads with a length above all bounds are malformed', () => {
   for (const head of ['9a01312d00', '9a00010000', 'ba00ffffff', '5affffffff'])
     assert.throws(
-      () => decodeMessage(Buffer.from(`${head}00`, 'hex'), MediaType.Cbor),
+      () => decodeDocument(Buffer.from(`${head}00`, 'hex'), MediaType.Cbor),
       (thrown: PosternError) => thrown.code === 'malformed' || thrown.code === 'tooLarge',
       head,
     );
@@ -127,7 +129,7 @@ describe('XML is refused', () => {
   for (const [what, coded, code] of refused)
     test(what, () => {
       assert.throws(
-        () => decodeMessage(coded, MediaType.Xml),
+        () => decodeDocument(coded, MediaType.Xml),
         (error) => asPosternError(error).code === code,
       );
     });
@@ -139,7 +141,7 @@ test('prefixes, comments, white space, unknown elements and XML in Data are read
     '<!-- note --><Add>\n <CmdID> 7 </CmdID><Vendor><CmdID>8</CmdID></Vendor><Item><Meta><m:Format xmlns:m="syncml:metinf">xml</m:Format></Meta>' +
       '<Data><MgmtTree xmlns="syncml:dmddf1.2"><Node a="1"/>a&amp;b</MgmtTree></Data></Item></Add><Final/>',
   );
-  assert.deepEqual(decodeMessage(coded, MediaType.Xml).commands, [
+  assert.deepEqual(decodeDocument(coded, MediaType.Xml).commands, [
     {
       name: 'Add',
       cmdId: '7',
@@ -159,8 +161,8 @@ test('any message is the same after passing through any two codings', () => {
     fc.property(message, (one) => {
       for (const first of codings)
         for (const second of codings) {
-          const between = decodeMessage(encodeMessage(one, first), first);
-          assert.deepEqual(decodeMessage(encodeMessage(between, second), second), one, `${first} ${second}`);
+          const between = decodeDocument(encodeMessage(one, first), first);
+          assert.deepEqual(decodeDocument(encodeMessage(between, second), second), one, `${first} ${second}`);
         }
     }),
   );
@@ -168,7 +170,7 @@ test('any message is the same after passing through any two codings', () => {
 
 // conforms: REP-15
 test('elements in another order than in the DTD are read', () => {
-  const [command] = decodeMessage(
+  const [command] = decodeDocument(
     xmlOf(
       '<Add><Item><Data>v</Data><Target><LocURI>./x</LocURI></Target></Item><CmdID>1</CmdID></Add><Final/>',
     ),
@@ -178,7 +180,7 @@ test('elements in another order than in the DTD are read', () => {
 });
 
 test('an unknown command is kept with its CmdID', () => {
-  const [command] = decodeMessage(xmlOf('<Search><CmdID>4</CmdID></Search>'), MediaType.Xml).commands;
+  const [command] = decodeDocument(xmlOf('<Search><CmdID>4</CmdID></Search>'), MediaType.Xml).commands;
   assert.equal(command?.name, 'Unknown');
   assert.equal(command?.cmdId, '4');
 });
@@ -194,7 +196,7 @@ describe('values that XML has no form for', () => {
     test(`any text of a node goes through ${coding}: as text where XML can hold it, else as its octets`, () => {
       fc.assert(
         fc.property(anyText, (text) => {
-          const [command] = decodeMessage(encodeMessage(withData(text), coding), coding).commands;
+          const [command] = decodeDocument(encodeMessage(withData(text), coding), coding).commands;
           const item = command && itemsOf(command)[0];
           assert.deepEqual(item?.data, fitsXml(text) ? text : Buffer.from(text));
           assert.equal(item?.meta?.format, fitsXml(text) ? undefined : 'bin');
@@ -210,9 +212,9 @@ describe('values that XML has no form for', () => {
         commands: [{ name: 'Get', cmdId: '1', items: [{ target: { locUri } }] }],
       });
       const coded = Buffer.from(encodeMessage(message('./aXb'), coding));
-      decodeMessage(coded, coding);
+      decodeDocument(coded, coding);
       coded[coded.indexOf('./aXb') + 3] = 0x1b;
-      assert.throws(() => decodeMessage(coded, coding), { code: 'malformed' });
+      assert.throws(() => decodeDocument(coded, coding), { code: 'malformed' });
     });
 
   test('a leaf of a TNDS object with such a text is shown as its octets', () => {

@@ -30,10 +30,10 @@ test('a TNDS object in XML truncated at any character is refused', () => {
 });
 
 for (const [what, text] of [
-  ['document type', '<!DOCTYPE MgmtTree><MgmtTree/>'],
+  ['document type with a declaration', '<!DOCTYPE MgmtTree [<!ENTITY a "b">]><MgmtTree/>'],
   ['other root', '<Tree/>'],
   ['no node', '<MgmtTree/>'],
-  ['node without name', '<MgmtTree><Node/></MgmtTree>'],
+  ['inner node without name', '<MgmtTree><Node><NodeName>a</NodeName><Node/></Node></MgmtTree>'],
   ['name with a slash', '<MgmtTree><Node><NodeName>a/b</NodeName></Node></MgmtTree>'],
   [
     'unknown format',

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
+import { decodeDocument, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import type { Command, SyncmlMessage } from '../../../src/wire/syncml/message.ts';
 import { decodeTnds, isTndsType } from '../../../src/wire/syncml/tnds.ts';
 
@@ -62,20 +62,20 @@ describe('libwbxml and Postern', () => {
   for (const name of names)
     test(name, () => {
       const xml = readFileSync(join(folder, `${name}.xml`));
-      const message = decodeMessage(xml, MediaType.Xml);
+      const message = decodeDocument(xml, MediaType.Xml);
       const ours = encodeMessage(message, MediaType.Wbxml);
       const theirs = libwbxmlPack(xml.toString());
       assert.deepEqual(
-        plain(decodeMessage(theirs, MediaType.Wbxml)),
+        plain(decodeDocument(theirs, MediaType.Wbxml)),
         plain(message),
         "Postern reads libwbxml's WBXML",
       );
       assert.deepEqual(
-        plain(decodeMessage(libwbxmlUnpack(ours), MediaType.Xml)),
+        plain(decodeDocument(libwbxmlUnpack(ours), MediaType.Xml)),
         plain(message),
         "libwbxml reads Postern's WBXML",
       );
       for (const coding of Object.values(MediaType))
-        assert.deepEqual(decodeMessage(encodeMessage(message, coding), coding), message, coding);
+        assert.deepEqual(decodeDocument(encodeMessage(message, coding), coding), message, coding);
     });
 });
