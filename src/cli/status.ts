@@ -43,7 +43,6 @@ ${common}`,
       setAside,
       failures,
       configuration,
-      diagnosis,
       refused: notAdmitted,
     } = found;
     const { restartNeeded, refused } = configuration;
@@ -83,7 +82,6 @@ ${common}`,
       ...(refused === undefined ? [] : [['configuration', `refused when it was read again: ${refused}`]]),
       ...(restartNeeded.length > 0 ? [['restart', `needed for ${restartNeeded.join(', ')}`]] : []),
       ...(setAside > 0 ? [['set aside', `${setAside} rows of the state file that cannot be read`]] : []),
-      ...(diagnosis?.ResetCause ? [['last start', diagnosis.ResetCause]] : []),
       ...failures.map(({ work, failures: count, reason }) => [
         'failed',
         `${work}, ${count} times: ${reason}`,

@@ -68,7 +68,7 @@ export class GatewayFirmware implements AsyncDisposable {
     const { settings, live, state, network, uplink, reports, clock, entropy, events } = parts;
     this.#slots = slotsOf(parts);
     makeFolder(dirname(this.#slots.bundleFile));
-    this.diagnostics = diagnosticsBranch(this.#slots.diagnosis, () => JSON.stringify(this.status()));
+    this.diagnostics = diagnosticsBranch(() => this.diagnosis);
     this.branch = new FirmwareBranch({
       nodes: state.nodes,
       clock,
@@ -141,7 +141,7 @@ export class GatewayFirmware implements AsyncDisposable {
   }
 
   get diagnosis(): Diagnosis {
-    return readDiagnosis(this.#slots.diagnosis);
+    return readDiagnosis(this.#slots.diagnosis, JSON.stringify(this.status()));
   }
 
   start(): void {

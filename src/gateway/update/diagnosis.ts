@@ -7,24 +7,29 @@ import { gwDiagnostics } from '../../mo/gw-diagnostics.ts';
 
 /** Bytes of a file that are told at most: its end. */
 const mostBytes = 16_384;
-/** What the board, or the launcher, has written before the start. Each is a file of this name. */
-const told = ['ResetCause', 'Starts', 'LastCrash', 'KernelLog'] as const;
-export type Diagnosis = Readonly<Record<(typeof told)[number], string>>;
 
-/** What became of the gateway and its board before the last start. A file that is not there is told as an empty text. */
-export const readDiagnosis = (folder: string): Diagnosis =>
-  Object.fromEntries(told.map((name) => [name, endOf(join(folder, name))])) as Diagnosis;
+/** A text for each node of `./GwDiagnostics`, by its name. */
+export type Diagnosis = Readonly<Record<string, string>>;
 
 /**
- * `./GwDiagnostics` (docs/gwmo.md).
+ * What became of the gateway and its board before the last start. The board, or the launcher, has written a file for each node
+ * before the start. A file that is not there is told as an empty text.
  * @param slots the slots, as JSON
  */
-export function diagnosticsBranch(folder: string, slots: () => string): StoredBranch {
+export function readDiagnosis(folder: string, slots: string): Diagnosis {
+  const names = Object.keys(gwDiagnostics.root.children ?? {});
+  return Object.fromEntries(
+    names.map((name) => [name, name === 'Slots' ? slots : endOf(join(folder, name))]),
+  );
+}
+
+/** `./GwDiagnostics` (docs/gwmo.md). */
+export function diagnosticsBranch(read: () => Diagnosis): StoredBranch {
   const { root, id } = gwDiagnostics;
   const branch = new StoredBranch('GwDiagnostics', root, forgetfulNodes, { type: id });
-  for (const name of [...told, 'Slots']) {
+  for (const name in root.children) {
     branch.plant([name], { name, format: 'chr' });
-    branch.derive([name], () => (name === 'Slots' ? slots() : endOf(join(folder, name))));
+    branch.derive([name], () => read()[name] ?? '');
   }
   return branch;
 }
