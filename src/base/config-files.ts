@@ -20,28 +20,45 @@ interface NamedFile {
   readonly path: string;
 }
 
+type Read = (path: string) => Buffer;
+
 /**
  * Reads and checks the files that a checked configuration names.
  * @param file name of the configuration file, for the error message
+ * @param read reads a file, in place of `readNamedFile`
  * @throws {PosternError} `configuration`, with one line for each fault
  */
-export function checkFiles(schema: unknown, config: unknown, file: string, clock: Pick<Clock, 'wall'>): void {
-  const files = filesIn(schema as Schema, config, '');
-  const faults = files.flatMap((one) => faultOf(one, clock.wall()) ?? pairFault(one, files) ?? []);
+export function checkFiles(
+  schema: unknown,
+  config: unknown,
+  file: string,
+  clock: Pick<Clock, 'wall'>,
+  read: Read = readNamedFile,
+): void {
+  const files = filesIn(schema, config);
+  const faults = files.flatMap(
+    (one) => faultOf(one, clock.wall(), read) ?? pairFault(one, files, read) ?? [],
+  );
   if (faults.length > 0)
     throw new PosternError('configuration', faults.map((fault) => `${file}: ${fault}`).join('\n'));
 }
 
-function filesIn(schema: Schema, value: unknown, key: string): NamedFile[] {
+/** The files that a checked configuration names. */
+export const filesIn = (schema: unknown, config: unknown): readonly NamedFile[] =>
+  filesBelow(schema as Schema, config, '');
+
+function filesBelow(schema: Schema, value: unknown, key: string): NamedFile[] {
   if (value === undefined) return [];
   const { wrapped, item, entries } = schema;
   const kind = kindOf(schema);
   if (kind) return [{ key, kind, path: String(value) }];
-  if (wrapped) return filesIn(wrapped, value, key);
-  if (item) return (value as unknown[]).flatMap((one, at) => filesIn(item, one, `${key}[${at}]`));
+  if (wrapped) return filesBelow(wrapped, value, key);
+  if (item) return (value as unknown[]).flatMap((one, at) => filesBelow(item, one, `${key}[${at}]`));
   const table = value as Readonly<Record<string, unknown>>;
   const below = (name: string) => (key === '' ? name : `${key}.${name}`);
-  return Object.entries(entries ?? {}).flatMap(([name, entry]) => filesIn(entry, table[name], below(name)));
+  return Object.entries(entries ?? {}).flatMap(([name, entry]) =>
+    filesBelow(entry, table[name], below(name)),
+  );
 }
 
 /** A pipe begins with the schema that it extends, which may be a pipe too. */
@@ -54,10 +71,10 @@ function kindOf({ pipe = [] }: Schema): FileKind | undefined {
 }
 
 /** What is wrong with a file, in words. */
-function faultOf({ key, kind, path }: NamedFile, now: number): string | undefined {
+function faultOf({ key, kind, path }: NamedFile, now: number, read: Read): string | undefined {
   let content: Buffer;
   try {
-    content = readNamedFile(path);
+    content = read(path);
   } catch (thrown) {
     return `${key}: ${path} ${asPosternError(thrown).message}`;
   }
@@ -77,8 +94,8 @@ const names = {
 
 function checkContent(kind: FileKind, content: Buffer, now: number): void {
   if (kind === 'any') return;
-  if (kind === 'private-key') return void read(names[kind], () => createPrivateKey(content));
-  if (kind === 'public-key') return void read(names[kind], () => createPublicKey(content));
+  if (kind === 'private-key') return void parsed(names[kind], () => createPrivateKey(content));
+  if (kind === 'public-key') return void parsed(names[kind], () => createPublicKey(content));
   const certificates = content
     .toString()
     .match(/-----BEGIN CERTIFICATE-----[^-]*(-----END CERTIFICATE-----|$)/g);
@@ -89,7 +106,7 @@ function checkContent(kind: FileKind, content: Buffer, now: number): void {
       subject = '',
       validFromDate,
       validToDate,
-    } = read(names.certificate, () => new X509Certificate(pem));
+    } = parsed(names.certificate, () => new X509Certificate(pem));
     const name = subject.replaceAll('\n', ', ');
     if (validToDate.getTime() < now)
       throw new PosternError('configuration', `the certificate of ${name} expired on ${day(validToDate)}`);
@@ -101,7 +118,7 @@ function checkContent(kind: FileKind, content: Buffer, now: number): void {
   }
 }
 
-function read<T>(what: string, parse: () => T): T {
+function parsed<T>(what: string, parse: () => T): T {
   try {
     return parse();
   } catch (cause) {
@@ -112,14 +129,14 @@ function read<T>(what: string, parse: () => T): T {
 const day = (date: Date): string => date.toISOString().slice(0, 10);
 
 /** A private key must be that of the certificate in the same table. Both files can be read when this is asked. */
-function pairFault(one: NamedFile, files: readonly NamedFile[]): string | undefined {
+function pairFault(one: NamedFile, files: readonly NamedFile[], read: Read): string | undefined {
   if (one.kind !== 'private-key') return undefined;
   const table = one.key.slice(0, one.key.lastIndexOf('.') + 1);
   const partner = files.find(({ key, kind }) => kind === 'certificate' && key.startsWith(table));
   if (!partner) return undefined;
   try {
-    const certificate = new X509Certificate(readNamedFile(partner.path));
-    if (certificate.checkPrivateKey(createPrivateKey(readNamedFile(one.path)))) return undefined;
+    const certificate = new X509Certificate(read(partner.path));
+    if (certificate.checkPrivateKey(createPrivateKey(read(one.path)))) return undefined;
   } catch {
     // The certificate has a fault of its own.
     return undefined;

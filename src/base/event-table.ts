@@ -83,6 +83,7 @@ export const eventTable = {
   'oscore.unanswered': warn.byPeer<'peer' | 'reason'>(),
 
   // A configuration that is read again.
+  'config.exposed': warn<'reason', never, { file: string }>(),
   'config.refused': warn<'reason'>(),
   'config.reloaded': info<never, never, { keys: string }>(),
   'config.restart-needed': warn<never, never, { keys: string }>(),

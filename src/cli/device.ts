@@ -3,6 +3,7 @@ import { SystemClock } from '../base/clock.ts';
 import { checkConfig, loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
+import { tellExposed } from '../base/exposed-files.ts';
 import { LiveConfig } from '../base/live-config.ts';
 import { LogEvents } from '../base/log.ts';
 import { readNamedFile } from '../base/named-file.ts';
@@ -64,6 +65,9 @@ because the list of processes shows options to all users.`,
     await runParty(events, async (isRunning) => {
       const config = read();
       log.level = config.log.level;
+      const file = values.config ?? values['factory-secret-file'];
+      if (file !== undefined)
+        tellExposed({ events, file: String(file), schema: deviceConfigSchema, told: new Set() }, config);
       using _ = surviveErrors(events);
       await using running = config.lwm2m
         ? new LwM2mDevice(config, { events })

@@ -3,12 +3,19 @@ import { SystemClock } from '../base/clock.ts';
 import { checkFiles } from '../base/config-files.ts';
 import { systemEntropy } from '../base/entropy.ts';
 import { asPosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
+import { tellExposed } from '../base/exposed-files.ts';
 import { LogEvents } from '../base/log.ts';
 import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
 import { departIfNeeded } from '../gateway/departure.ts';
-import { demandEnrolled, enrolIfNeeded, loadGatewayConfig } from '../gateway/enrolled-config.ts';
+import {
+  demandEnrolled,
+  enrolIfNeeded,
+  identityFiles,
+  loadGatewayConfig,
+} from '../gateway/enrolled-config.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
 import { configurationExitCode, restartExitCode, slotVariable } from '../gateway/update/directory-slots.ts';
@@ -62,12 +69,16 @@ All keys are in docs/configuration.md.`,
   reloads: true,
   async run({ config: file = defaultFile, check }, stop, _words, hangUps) {
     beFrugal();
-    const read = (damaged?: (file: string, aside: string) => void) =>
-      loadGatewayConfig(String(file), damaged);
+    const exposed = { file: String(file), schema: gatewayConfigSchema, told: new Set<string>() };
+    const read = (events?: Events) => {
+      const config = loadGatewayConfig(String(file), events);
+      if (events) tellExposed({ ...exposed, events }, config);
+      return config;
+    };
     if (check) {
       const config = read();
       demandAllowed(config);
-      checkFiles(gatewayConfigSchema, config, String(file), new SystemClock());
+      checkFiles(gatewayConfigSchema, config, String(file), new SystemClock(), identityFiles(config).read);
       // What does not fit together in files that can be read each.
       new LiveSettings(config);
       return console.log(`${file} is valid`);
@@ -88,7 +99,7 @@ All keys are in docs/configuration.md.`,
 
 /** Runs the gateway until `stop`, or until an update restarts it. Returns true when it is to be started again at once. */
 async function serve(
-  read: (damaged?: (file: string, aside: string) => void) => GatewayConfig,
+  read: (events?: Events) => GatewayConfig,
   log: LogEvents,
   isRunning: () => void,
   stop: AbortSignal,
@@ -138,13 +149,13 @@ async function serve(
  * its admin socket says what it waits for.
  */
 async function enrolled(
-  read: (damaged?: (file: string, aside: string) => void) => GatewayConfig,
+  read: (events?: Events) => GatewayConfig,
   log: LogEvents,
   stop: AbortSignal,
 ): Promise<GatewayConfig> {
   const clock = new SystemClock((thrown) => failed(log, 'timer', thrown));
   for (;;) {
-    const config = read((file, aside) => log.emit('enrolment.file-damaged', { file, aside }));
+    const config = read(log);
     log.level = config.log.level;
     try {
       await using events = new Waiting(config, log);

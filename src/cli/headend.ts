@@ -3,6 +3,7 @@ import { SystemClock } from '../base/clock.ts';
 import { checkConfig, loadConfig } from '../base/config.ts';
 import { checkFiles } from '../base/config-files.ts';
 import { PosternError } from '../base/errors.ts';
+import { tellExposed } from '../base/exposed-files.ts';
 import { LogEvents } from '../base/log.ts';
 import { HeadendApi } from '../headend/api.ts';
 import { apiIdentity } from '../headend/api-identity.ts';
@@ -93,24 +94,35 @@ All keys are in docs/configuration.md.`,
       return renew(tokenFor(config), config.headend.state);
     }
     const log = new LogEvents('info', 'headend');
-    await runParty(log, async (running) => await serve({ read, tokenFor, log }, running, stop, hangUps));
+    const readFirst = () => {
+      const config = read();
+      const exposed = { file: String(file), schema: headendConfigSchema, told: new Set<string>() };
+      tellExposed({ ...exposed, events: log }, config);
+      return config;
+    };
+    await runParty(
+      log,
+      async (running) => await serve({ read, readFirst, tokenFor, log }, running, stop, hangUps),
+    );
   },
 };
 
 interface ServeParts {
   readonly read: () => HeadendConfig;
+  /** The same at the start: tells of files that all users can open. */
+  readonly readFirst: () => HeadendConfig;
   readonly tokenFor: (config: HeadendConfig) => ApiToken;
   readonly log: LogEvents;
 }
 
 /** Runs the head-end and its API until `stop`. */
 async function serve(
-  { read, tokenFor, log }: ServeParts,
+  { read, readFirst, tokenFor, log }: ServeParts,
   isRunning: () => void,
   stop: AbortSignal,
   hangUps: HangUps,
 ): Promise<void> {
-  const config = read();
+  const config = readFirst();
   log.level = config.log.level;
   const token = tokenFor(config);
   const tls = apiIdentity(config.api);

@@ -34,7 +34,7 @@ const local = ['urn:dev:demo:1', 'urn:dev:demo:2'];
 const assisted = 'urn:dev:demo:3';
 const lwm2mClient = 'urn:dev:demo:8';
 const spare = ['urn:dev:demo:4', 'urn:dev:demo:5', 'urn:dev:demo:6', 'urn:dev:demo:7'];
-/** Factory secrets of the devices that a person attaches by hand; good for nothing but this demo. */
+/** Factory secrets of the devices; good for nothing but this demo. */
 const factorySecret = (id: string): string => `factory-of-${id.split(':').at(-1)}`;
 const width = 100;
 /** Commands of the first fan-out of the demo. */
@@ -116,11 +116,6 @@ export class Demo implements AsyncDisposable {
     this.#print = print;
     this.#family = family;
     this.#loopback = loopbacks[family];
-  }
-
-  /** Base of the URIs of a gateway. */
-  #coapBase(gateway: Gateway): string {
-    return coapBase(this.#loopback, gateway.coapPort);
   }
 
   /** Where a gateway serves devices: over DTLS. */
@@ -207,6 +202,7 @@ export class Demo implements AsyncDisposable {
     await this.#attachClient(lwm2mClient);
     await this.#happened.until('alert.delivered', lwm2mClient);
     await this.#fanOut(headend, 'mixed', askFirmware);
+    this.#say('server  ', 'orders demo:8 to switch its lamp on, by the same kind of order');
     await this.#fanOut(headend, 'lamp', switchOn, [lwm2mClient]);
 
     this.#heading('Journey 7: demo:3 moves to another network; its server assigns it to the gateway there');
@@ -230,7 +226,7 @@ export class Demo implements AsyncDisposable {
       `${curl}/fanouts/${gatewayId}/mine`,
       '',
       'Attach one more device:',
-      `POSTERN_FACTORY_SECRET=${factorySecret(next)} npx postern device --id ${next} --gateway ${this.#coapBase(gateway)} --readable`,
+      `POSTERN_FACTORY_SECRET=${factorySecret(next)} npx postern device --id ${next} --gateway ${this.#served(gateway)} --readable`,
       '',
       'Ctrl-C stops everything.',
     ];
@@ -319,7 +315,7 @@ export class Demo implements AsyncDisposable {
           })),
         },
         ...(isFirst && {
-          lwm2m: { device: [{ id: lwm2mClient }], 'insecure-no-security': true },
+          lwm2m: { device: [{ id: lwm2mClient, 'factory-secret': factorySecret(lwm2mClient) }] },
         }),
       },
       'demo',
@@ -360,7 +356,12 @@ export class Demo implements AsyncDisposable {
     const config = checkConfig(
       deviceConfigSchema,
       {
-        device: { id, manufacturer: 'Example', model: 'Demo thermometer' },
+        device: {
+          id,
+          manufacturer: 'Example',
+          model: 'Demo thermometer',
+          'factory-secret': factorySecret(id),
+        },
         network: { 'multicast-port': this.gateway.coapPort, interface: this.#loopback },
         lwm2m: {},
       },

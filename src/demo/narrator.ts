@@ -6,6 +6,22 @@ type Sentences = { readonly [Name in EventName]?: (fields: FieldsOf<Name>) => st
 
 const short = (id: unknown): string => String(id).replace(/^urn:dev:/, '');
 
+/** Names of resources of LwM2M, by object and resource. */
+const resources: Readonly<Record<string, string>> = {
+  '1 8': 'Registration Update Trigger',
+  '3 4': 'Reboot',
+  '5 1': 'Package URI',
+  '5 2': 'Update',
+  '3311 5850': 'On/Off of the lamp',
+};
+
+/** The path of a resource of LwM2M, with its name. */
+function named(path: unknown): string {
+  const [, object, , resource] = String(path).split('/');
+  const name = resources[`${object} ${resource}`];
+  return name === undefined ? String(path) : `${path} (${name})`;
+}
+
 const alertNames: Readonly<Record<string, string>> = {
   'device-attach': 'Device Attach Alert',
   'device-detach': 'Device Detach Alert',
@@ -38,8 +54,8 @@ const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
     'device.association-opened': ({ device, gateway }) =>
       `${short(device)} and ${gateway} have proved their key to each other; from now on all is encrypted`,
     'device.attach-done': ({ device, gateway }) => `${short(device)} is attached to ${gateway}`,
-    'device.written': ({ device, path }) => `${short(device)} accepted a value for ${path}`,
-    'device.executed': ({ device, path }) => `${short(device)} executed ${path}`,
+    'device.written': ({ device, path }) => `${short(device)} accepted a value for ${named(path)}`,
+    'device.executed': ({ device, path }) => `${short(device)} executed ${named(path)}`,
     'device.notified': ({ device, server, session }) =>
       `${short(device)} received Package #0, checked its digest, and will open session ${session} with ${server}`,
     'device.location-changed': ({ device, from }) =>
@@ -57,11 +73,9 @@ const sentences: Readonly<Record<keyof typeof columns, Sentences>> = {
   gateway: {
     'mqtt.connected': ({ protocol }) => `connected to the broker, MQTT ${protocol === 5 ? '5' : '3.1.1'}`,
     'mqtt.disconnected': () => 'lost the connection to the broker; reconnects by itself',
-    'coap.insecure': () => 'serves plain CoAP without DTLS; this demo allows it on loopback',
     'bootstrap.issued': ({ device }) =>
       `bootstrap server: ${short(device)} proved its factory secret and gets new secrets (GwMO 8.4.2)`,
     'bootstrap.refused': ({ device, reason }) => `bootstrap server refused ${short(device)}: ${reason}`,
-    'lwm2m.insecure': () => 'serves LwM2M clients without security; this demo allows it on loopback',
     'lwm2m.bootstrapped': ({ device }) =>
       `LwM2M bootstrap server: gave ${short(device)} an account for this gateway`,
     'registration.proven': ({ device, model }) =>

@@ -63,6 +63,8 @@ export interface StackIncoming {
   /** Path and query, such as `/dmn?id=…`. */
   readonly url: string;
   readonly payload: Uint8Array;
+  /** It came over DTLS or OSCORE. */
+  readonly isProtected: boolean;
   /** Content-Format number. */
   readonly contentFormat: number | undefined;
   /** Content-Format number. */
@@ -120,6 +122,7 @@ export async function answer(
   request: IncomingMessage,
   response: OutgoingMessage,
   answering: Answering,
+  isProtected: boolean,
 ): Promise<void> {
   try {
     const { method, url, payload } = request;
@@ -127,6 +130,7 @@ export async function answer(
       method,
       url,
       payload,
+      isProtected,
       contentFormat: formatIn(request, 'Content-Format'),
       accept: formatIn(request, 'Accept'),
     });

@@ -85,17 +85,20 @@ export class CoapStack implements AsyncDisposable {
     this.#clock = clock;
     this.#events = events;
     this.#security = security;
+    const served = (isProtected: boolean) =>
+      guarded(events, 'device-coap', (request: IncomingMessage, response: OutgoingMessage) =>
+        answer(request, response, answering, isProtected),
+      );
     const listener: SocketListener = {
-      request: guarded(events, 'device-coap', (request: IncomingMessage, response: OutgoingMessage) =>
-        answer(request, response, answering),
-      ),
+      // With OSCORE below, only what is protected comes up.
+      request: served(protection !== undefined),
       failed: this.#failed,
       under: protection && ((socket) => protection.under(socket)),
     };
     this.#sockets = new CoapSockets(where, listener);
     this.#links = new SecureLinks({
       ...security,
-      listener,
+      listener: { ...listener, request: served(true) },
       events,
       local: this.#sockets.address,
       sourceTowards: (host) => this.#sockets.sourceTowards(host)?.address,
@@ -218,7 +221,7 @@ export class CoapStack implements AsyncDisposable {
     if (!key)
       throw new PosternError(
         'unavailable',
-        `no key for an association with ${base}; device.factory-secret or --factory-secret-file gives one`,
+        `no key for ${path} at ${base}: device.factory-secret or --factory-secret-file gives one for the bootstrap, and the bootstrap one for all else`,
       );
     return key;
   }

@@ -13,6 +13,7 @@ import type { ManagementTree } from '../dm/tree.ts';
 import { Accounts, accountsDescription, type DmAccount } from '../mo/dm-acc.ts';
 import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
+import { parseCoapUri } from '../wire/coap/uri.ts';
 import { StoredSenders } from '../wire/secure/oscore/stored-senders.ts';
 import { decodeNotification, sessionIdText } from '../wire/syncml/notification.ts';
 import { AccountBranch } from './account-branch.ts';
@@ -229,7 +230,8 @@ export class Device implements AsyncDisposable {
   /**
    * One attempt to attach. A device without a gateway's account, or at another gateway than before, first has a session
    * with its DM server, if this gateway has a tunnel to it. In that session the DM server may bootstrap the device to the
-   * gateway (GwMO 8.4.1). If there is still no account for this gateway, the device asks the local bootstrap server.
+   * gateway (GwMO 8.4.1). If there is still no account for this gateway, the device asks the local bootstrap server. Over DTLS
+   * the tunnel takes the key of that account alone, so there the local bootstrap comes first, and a move is reported last.
    */
   async #attachOnce(): Promise<void> {
     // A gateway that was too busy is still where it was found.
@@ -238,7 +240,9 @@ export class Device implements AsyncDisposable {
     const server = this.#accounts.list().find((account) => !isDirect(account))?.serverId;
     const before = this.#keeper.ofGateway();
     const isElsewhere = before !== undefined && !isSamePlace(before.address, found.secure ?? found.base);
-    if (server && this.#tunnelTo(found, server) && (!before || isElsewhere))
+    const isDue = server && this.#tunnelTo(found, server) && (!before || isElsewhere);
+    const isOpen = parseCoapUri(found.base).scheme === 'coap' || this.#keeper.at(found)?.transport;
+    if (isDue && isOpen)
       await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before, found) : []);
     if (!this.#keeper.at(found)) await this.#bootstraps.ask(await this.#withBootstrapServer(found));
     const account = this.#keeper.at(found);
@@ -252,6 +256,8 @@ export class Device implements AsyncDisposable {
         'unavailable',
         `the session with the gateway ended with status ${outcome.status}: ${outcome.reason}`,
       );
+    if (isDue && !isOpen && isElsewhere)
+      await this.#sessions.run(server, undefined, this.#locationUpdate(before, found));
     this.#events.emit('device.attach-done', { device: this.id, gateway: account.serverId });
   }
 
@@ -356,14 +362,16 @@ export class Device implements AsyncDisposable {
 
   /**
    * Handles a request to the device, which is Package #0 (OMA DM notification). The response says whether its digest is
-   * right. The session that it asks for starts in the background.
+   * right, and it came by the key of the server's account, if that has one. The session that it asks for starts in the background.
    */
-  #asked({ method, url, payload }: StackIncoming): StackAnswer {
+  #asked({ method, url, payload, isProtected }: StackIncoming): StackAnswer {
     if (method !== 'POST') return { code: '4.05' };
     if (url.split('?')[0] !== notificationPath) return { code: '4.04' };
     const notification = decodeNotification(payload);
     const { serverId } = notification;
-    if (!this.#accounts.believes(notification)) {
+    // The secrets of an account may have been read on their way to this device. Its key was not.
+    const needsKey = this.#accounts.find(serverId)?.transport !== undefined;
+    if ((needsKey && !isProtected) || !this.#accounts.believes(notification)) {
       this.#events.emit('device.notification-refused', {
         device: this.id,
         server: serverId.slice(0, 64),

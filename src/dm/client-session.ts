@@ -84,7 +84,7 @@ export class ClientSession extends Session {
 
   /** Takes a message of the server and returns the answer. Returns undefined when the session is over. */
   async receive(message: SyncmlMessage, seal?: Seal): Promise<SyncmlMessage | undefined> {
-    return await this.exchange(message, seal);
+    return await this.#parts.tree.inTurn(() => this.exchange(message, seal));
   }
 
   /** Whether commands of the server have changed something that is stored: the statuses of this session promise it. */

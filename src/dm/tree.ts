@@ -22,6 +22,8 @@ export class ManagementTree {
   readonly #branches: Record<string, TreeBranch> = {};
   readonly #acls: TreeAcls;
   readonly #transaction: TreeTransaction;
+  /** The last work that has its turn. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   /**
    * @param branches the children of the root, by name
@@ -70,6 +72,16 @@ export class ManagementTree {
   /** Keeps all that `work` changes, or nothing when it throws. Rejects with what `work` threw. */
   async atomically(work: () => Promise<void>): Promise<void> {
     await this.#transaction.atomically(work);
+  }
+
+  /**
+   * Runs work of a session after that of all others, because the changes of two sessions must not be taken back together. Settles as
+   * `work` does.
+   */
+  async inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const run = this.#turn.then(work);
+    this.#turn = run.catch(() => {});
+    return await run;
   }
 
   /** Whether changes of the branch of this path can be undone. */

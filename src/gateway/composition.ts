@@ -15,7 +15,7 @@ import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
 import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
-import { configAtNext, enrolIfNeeded, identityFolder } from './enrolled-config.ts';
+import { configAtNext, enrolIfNeeded, identityFiles, identityFolder } from './enrolled-config.ts';
 import { expectedDevices } from './expected-devices.ts';
 import { GatewayFirmware } from './firmware.ts';
 import { rightsOf } from './gateway-rights.ts';
@@ -183,7 +183,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     problem: () => problemText(state.database.fault?.message, budget.shortage, broken),
     ...machine,
   });
-  const marks = new DepartureMarks(identityFolder(config));
+  const marks = new DepartureMarks(identityFolder(config), identityFiles(config));
   const ownership: Ownership | undefined =
     certificate &&
     new Ownership({
@@ -419,6 +419,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const sessions = new DeviceSessions({
     gatewayId,
     credentials,
+    isPlainAllowed: config.coap['insecure-plain-coap'],
     vocabulary,
     schemesOf: (deviceId) => live.current.schemes.get(deviceId),
     mayBeGateway: (deviceId) => children.mayBeGateway(deviceId),

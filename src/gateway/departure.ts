@@ -9,9 +9,8 @@ import { backoff } from '../base/retry.ts';
 import { unlessAborted } from '../base/unless-aborted.ts';
 import { composeGateway } from './composition.ts';
 import type { GatewayConfig } from './config.ts';
-import { identityFolder } from './enrolled-config.ts';
+import { boardIdentity, identityFiles, identityFolder, identityKey } from './enrolled-config.ts';
 import { Gateway } from './gateway.ts';
-import { BoardIdentity } from './northbound/board-identity.ts';
 import { DepartureMarks } from './northbound/departure-marks.ts';
 import { storedTransfer } from './northbound/transfer-order.ts';
 import { wipeState } from './wipe.ts';
@@ -37,8 +36,7 @@ export async function departIfNeeded(
   machine: Machine,
   stop: AbortSignal,
 ): Promise<boolean> {
-  const folder = identityFolder(config);
-  const marks = new DepartureMarks(folder);
+  const marks = new DepartureMarks(identityFolder(config), identityFiles(config));
   if (!config.enrolment || marks.state === undefined) return false;
   const { events, clock, entropy } = machine;
   const gateway = config.gateway.id;
@@ -64,7 +62,7 @@ async function step(
   const gateway = config.gateway.id;
   const { state, isTransfer } = marks;
   if (state === 'leaving') {
-    if (!storedTransfer(marks.next)?.keep) wipeState(config);
+    if (!storedTransfer(marks.next, marks.files)?.keep) wipeState(config);
     await tell(config, marks, machine, stop);
     marks.tell();
   } else if (state === 'left') {
@@ -94,7 +92,7 @@ async function tell(
 ): Promise<void> {
   const account = marks.account();
   if (!account) return;
-  const identity = new BoardIdentity(identityFolder(config));
+  const identity = boardIdentity(config);
   const { promise, resolve } = Promise.withResolvers<void>();
   const events: Events = {
     emit: (name, fields: EventFields) => {
@@ -107,7 +105,11 @@ async function tell(
     ...rest,
     gateway: { ...config.gateway, state: ':memory:' },
     images: { ...config.images, directory: undefined },
-    enrolment: { ...config.enrolment!, folder: identityFolder(config) },
+    enrolment: {
+      ...config.enrolment!,
+      folder: identityFolder(config),
+      'identity-key': identityKey(config),
+    },
     mqtt: { ...config.mqtt!, cert: identity.certificateFile, key: identity.keyFile },
     'dm-server': {
       ...config['dm-server'],

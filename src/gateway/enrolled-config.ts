@@ -9,9 +9,11 @@ import { type GatewayConfig, gatewayConfigSchema } from './config.ts';
 import { BoardIdentity } from './northbound/board-identity.ts';
 import { DepartureMarks } from './northbound/departure-marks.ts';
 import { claimOf, Enrolment } from './northbound/enrolment.ts';
+import { IdentityFiles } from './northbound/identity-files.ts';
 import type { TransferOrder } from './northbound/transfer-order.ts';
 
 type Table = Readonly<Record<string, unknown>>;
+type Tables = Readonly<Record<string, Table | undefined>>;
 
 /** Stands for the ServerID and the secrets that enrolment will give, so that a configuration can be checked before. */
 const notYet = 'not-yet-enrolled';
@@ -20,18 +22,15 @@ const notYet = 'not-yet-enrolled';
  * Checks a configuration. What enrolment gives is filled in where the configuration leaves it out: certificate and key for the
  * broker, and the DM account.
  * @param file name of the file, for the error messages
- * @param damaged for a start: what enrolment gave and is damaged is set aside, and this is called with it, so that the board is enrolled again
+ * @param events for a start: what enrolment gave and is damaged is set aside, so that the board is enrolled again, and secrets of the
+ *   identity that are in clear are encrypted. The events tell of it
  * @throws {PosternError} `configuration`
  */
-export function checkGatewayConfig(
-  tables: unknown,
-  file: string,
-  damaged?: (file: string, aside: string) => void,
-): GatewayConfig {
-  const given = tables as Readonly<Record<string, Table | undefined>>;
+export function checkGatewayConfig(tables: unknown, file: string, events?: Events): GatewayConfig {
+  const given = tables as Tables;
   if (typeof given.enrolment !== 'object') return checkConfig(gatewayConfigSchema, tables, file);
-  const identity = new BoardIdentity(identityFolder(given));
-  if (damaged) identity.mend(damaged);
+  const identity = boardIdentity(given);
+  if (events) prepare(identity, given, events);
   const account = identity.account();
   // A gateway that was passed to this owner has the configuration of the one before, also when it leaves this owner.
   const isOwned = account || new DepartureMarks(identityFolder(given)).state === 'leaving';
@@ -62,10 +61,18 @@ export function checkGatewayConfig(
  * Reads and checks a configuration file, as `checkGatewayConfig`.
  * @throws {PosternError} `configuration`
  */
-export const loadGatewayConfig = (
-  file: string,
-  damaged?: (file: string, aside: string) => void,
-): GatewayConfig => checkGatewayConfig(readToml(file), file, damaged);
+export const loadGatewayConfig = (file: string, events?: Events): GatewayConfig =>
+  checkGatewayConfig(readToml(file), file, events);
+
+/** Prepares an identity for a start. When its secrets cannot be encrypted, they stay in clear until the next start. */
+function prepare(identity: BoardIdentity, config: Tables, events: Events): void {
+  identity.mend((file, aside) => events.emit('enrolment.file-damaged', { file, aside }));
+  try {
+    identity.seal();
+  } catch (thrown) {
+    events.emit('state.key-unusable', { file: identityKey(config), reason: asPosternError(thrown).message });
+  }
+}
 
 /**
  * A configuration for a gateway that runs: what enrolment gives must be there.
@@ -79,7 +86,7 @@ export function demandEnrolled(config: GatewayConfig): GatewayConfig {
 /** The identity of an enrolled gateway. Undefined when its configuration does not say so, or another certificate is given. */
 export function enrolledIdentity(config: GatewayConfig): BoardIdentity | undefined {
   if (!config.enrolment) return undefined;
-  const identity = new BoardIdentity(identityFolder(config));
+  const identity = boardIdentity(config);
   return config.mqtt?.key === identity.keyFile ? identity : undefined;
 }
 
@@ -99,17 +106,37 @@ export function configAtNext(config: GatewayConfig, order: TransferOrder, folder
   };
   return {
     ...config,
-    enrolment: { ...claim, serial: enrolment?.serial, code, folder, url: broker.url },
+    enrolment: {
+      ...claim,
+      ...{ serial: enrolment?.serial, code, folder, url: broker.url },
+      'identity-key': identityKey(config),
+    },
     mqtt: { ...mqtt!, ...broker },
     'dm-server': { ...owner, id },
   };
 }
 
+const besideState = ({ gateway }: Tables): string =>
+  dirname(String(gateway?.state ?? '/var/lib/postern/state.db'));
+
 /** Folder of the identity of a board. */
-export const identityFolder = ({ enrolment, gateway }: Readonly<Record<string, Table | undefined>>): string =>
-  String(
-    enrolment?.folder ?? join(dirname(String(gateway?.state ?? '/var/lib/postern/state.db')), 'identity'),
-  );
+export const identityFolder = (config: Tables): string =>
+  String(config.enrolment?.folder ?? join(besideState(config), 'identity'));
+
+/** File of the key by which the secrets of the identity are encrypted, where no command gives that key. */
+export const identityKey = (config: Tables): string =>
+  String(config.enrolment?.['identity-key'] ?? join(besideState(config), 'identity.key'));
+
+/** Reads and writes the files with secrets of the identity. */
+export function identityFiles(config: Tables): IdentityFiles {
+  const command = config.gateway?.['key-command'];
+  if (!config.enrolment) return new IdentityFiles();
+  return new IdentityFiles(Array.isArray(command) ? { command } : { file: identityKey(config) });
+}
+
+/** The identity of a board. */
+export const boardIdentity = (config: Tables): BoardIdentity =>
+  new BoardIdentity(identityFolder(config), identityFiles(config));
 
 /** Milliseconds for which a gateway whose certificate has ended asks for another one before it starts without. */
 const askAgainFor = 60_000;
@@ -126,12 +153,16 @@ export async function enrolIfNeeded(
 ): Promise<boolean> {
   const { enrolment, mqtt, gateway, 'dm-server': dmServer } = config;
   if (!enrolment || !mqtt) return false;
-  const identity = new BoardIdentity(identityFolder(config));
+  const identity = boardIdentity(config);
   const isEnrolled = identity.account() !== undefined;
   if (isEnrolled && machine.clock.wall() < identity.certificate().validToDate.getTime()) return false;
   const { cert, key, username, password, code, serial, url = mqtt.url } = enrolment;
   const { ca, protocol } = mqtt;
-  const settings = mqttSettings({ url, protocol, ca, cert, key, username, password } as never);
+  const settings = {
+    ...mqttSettings({ url, protocol, ca, cert, key, username, password } as never),
+    // The key of a claim may be that of a transfer.
+    readKey: identityFiles(config).read,
+  };
   let claim: string;
   try {
     demandUsable(settings);

@@ -6,6 +6,10 @@ const enrolmentTable = v.strictObject({
     v.optional(text),
     'Folder of key, certificate and DM account of this gateway; by default `identity` beside the state file',
   ),
+  'identity-key': described(
+    v.optional(text),
+    'File of the key that encrypts the secrets in `folder`, made when needed; by default `identity.key` beside the state file. Not used with `gateway.key-command`',
+  ),
   url: described(
     v.optional(mqttUrl),
     'Address of the broker for the enrolment alone; by default `mqtt.url`. The broker is checked against `mqtt.ca`',

@@ -1,5 +1,5 @@
 import { isAbsolute } from 'node:path';
-import { type Database, transaction } from '../base/database.ts';
+import { transaction } from '../base/database.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { LiveConfig } from '../base/live-config.ts';
@@ -14,6 +14,7 @@ import type { GatewayFirmware } from './firmware.ts';
 import { forgetUnlisted, knowManualDevices } from './settings.ts';
 import type { JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
+import type { GatewayState } from './state.ts';
 import { freeMemory, type GatewayStatus, memoryInUse, plainWarning, statusOf } from './status.ts';
 import { knowServer } from './tree.ts';
 import { probeCoap } from './update/probe.ts';
@@ -83,7 +84,7 @@ export class Gateway implements AsyncDisposable {
     lwm2m?.start();
     presence.start();
     await network.start(compose);
-    if (transport) await restoreWhenDurable(transport, state.database);
+    if (transport) await restoreWhenDurable(transport, state);
     await secureNetwork?.start(compose);
     await http?.start();
     this.#checkClock();
@@ -266,14 +267,17 @@ export class Gateway implements AsyncDisposable {
 const noKey = new Uint8Array();
 
 /** On a disk that takes nothing, devices shake hands again: another start could not know of the records of this one. */
-async function restoreWhenDurable(transport: CoapTransport, database: Database): Promise<void> {
+async function restoreWhenDurable(
+  transport: CoapTransport,
+  { database, inventory }: GatewayState,
+): Promise<void> {
   try {
     await database.settled();
   } catch (thrown) {
     if (asPosternError(thrown).code !== 'storage') throw thrown;
     return;
   }
-  transport.restore();
+  transport.restore((device) => inventory.get(device)?.lastSeen ?? 0);
 }
 
 /** A server without TLS cannot be given a certificate while it runs, and the other way round. */

@@ -8,6 +8,7 @@ import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mq
 import { coapsCertificates } from './coaps-certificates.ts';
 import type { GatewayConfig } from './config.ts';
 import { oscoreDevices } from './device-config.ts';
+import { identityFiles } from './enrolled-config.ts';
 import { readSigningKey } from './modes/image-check.ts';
 import type { TunnelDevices } from './modes/tunnel-policy.ts';
 import { deviceContexts, deviceKeys, factorySecrets } from './settings.ts';
@@ -136,7 +137,10 @@ export class LiveSettings {
    */
   prepare(config: GatewayConfig): () => void {
     const next = settingsOf(config);
-    const mqtt = config.mqtt && mqttSettings(config.mqtt);
+    const mqtt = config.mqtt && {
+      ...mqttSettings(config.mqtt),
+      ...(config.enrolment && { readKey: identityFiles(config).read }),
+    };
     if (mqtt) demandUsable(mqtt);
     return () => {
       this.#current = next;

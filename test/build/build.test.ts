@@ -121,4 +121,8 @@ test('the bundle of the demo runs all of its journeys', () => {
   assert.equal(status, 0, stderr);
   for (let journey = 1; journey <= 7; journey++)
     assert.match(stdout, new RegExp(`^--- Journey ${journey}: `, 'm'));
+  // Nobody is served without security, the LwM2M client included, and the command for one more device keeps to that.
+  assert.equal(stdout.match(/demo:8 and coaps:\S+ have proved their key/g)?.length, 2);
+  assert.match(stdout, /npx postern device \S+ \S+ --gateway coaps:/);
+  assert.doesNotMatch(stdout, /coap:\/\/|without security/);
 });

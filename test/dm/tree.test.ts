@@ -295,3 +295,23 @@ describe('rights', () => {
     assert.equal(tree.permits(['Site', 'Rooms', 'x'], 'Delete', 'adder'), true);
   });
 });
+
+test('what two sessions change at once is kept or taken back by itself', async () => {
+  const { tree } = siteTree();
+  const change = (name: string, format: 'chr' | 'int', value: string) =>
+    tree.replace(['Site', name], { format, value }, 'dm.example');
+  const first = tree.inTurn(() =>
+    tree.atomically(async () => {
+      await change('Name', 'chr', 'south');
+      await new Promise((resolve) => setImmediate(resolve));
+      throw new Error('the disk is full');
+    }),
+  );
+  const second = tree.inTurn(() => tree.atomically(async () => change('Count', 'int', '4')));
+  await assert.rejects(first, /the disk is full/);
+  await second;
+  assert.deepEqual(
+    ['Name', 'Count'].map((name) => tree.view(['Site', name])?.value),
+    ['north', '4'],
+  );
+});

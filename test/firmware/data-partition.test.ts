@@ -131,7 +131,7 @@ function machine(t: TestContext, { isNew = false } = {}) {
   };
 }
 
-const fill = `mkdir -p config identity root state; echo 'id = 1' > config/gateway.toml; echo key > identity/gateway.key
+const fill = `mkdir -p config identity root state; echo 'id = 1' > config/gateway.toml; echo key > identity/gateway.key; echo seal > state/identity.key
 echo rules > root/firewall.nft; echo gw-1 > hostname; echo row > state/state.db; chown -R 100 config identity`;
 
 describe('the data partition of a board', { skip: why, timeout: 300_000 }, () => {
@@ -192,9 +192,9 @@ describe('the data partition of a board', { skip: why, timeout: 300_000 }, () =>
       made.mount(`${fill}; busybox sh ${made.folder}/scripts/second-copy save`);
       for (const [at, size] of [[0, 192]] as const) made.overwrite(at, Buffer.alloc(size * mebibyte));
       const found = made.mount(
-        'cat config/gateway.toml identity/gateway.key root/firewall.nft hostname; stat -c %u identity/gateway.key root/firewall.nft; findmnt -n -o FSTYPE .',
+        'cat config/gateway.toml identity/gateway.key state/identity.key root/firewall.nft hostname; stat -c %u identity/gateway.key root/firewall.nft; findmnt -n -o FSTYPE .',
       );
-      assert.equal(found, 'id = 1\nkey\nrules\ngw-1\n100\n0\ntmpfs');
+      assert.equal(found, 'id = 1\nkey\nseal\nrules\ngw-1\n100\n0\ntmpfs');
       assert.match(made.said(), /cannot be repaired/);
       assert.match(made.said(), /second copy/);
       assert.equal(new BootStateCopies(made.copies).read().good, 'B', 'the boot state is beside the copy');

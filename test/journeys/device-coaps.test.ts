@@ -181,6 +181,88 @@ test(
   },
 );
 
+describe(
+  'a device with a factory secret and an account of its DM server, which is given the coaps URI of its gateway',
+  limit,
+  () => {
+    const both = { factory: true, server: true };
+    const at = (gateway: Gateway) => ({ network: { gateway: address(gateway), interface: '127.0.0.1' } });
+    const label = [{ name: 'Replace', uri: './Settings/Label', data: 'pump' }] as const;
+
+    test('is bootstrapped by its factory secret, attaches, and is managed by both; also after its restart', async (t) => {
+      const more = { state: join(folderOf(t), 'device.db') };
+      await using broker = await startAedes();
+      await using site = new Site(broker.url);
+      const headend = await site.headend([id]);
+      const gateway = await site.gateway([id], secure);
+      const first = await attached(site.device(id, gateway, { ...both, more, top: at(gateway) }));
+      const alert = await site.headendEvents.until('alert.device-attach', { device: id });
+      assert.equal(alert.fields.bootstrap, 'local');
+      assert.equal((await headend.manage(id, label))[0]?.status, 200);
+      await first[Symbol.asyncDispose]();
+      const again = await attached(site.device(id, gateway, { ...both, more, top: at(gateway) }));
+      assert.equal((await headend.manage(id, label))[0]?.status, 200);
+      assert.equal(again.value('Settings', 'Label'), 'pump');
+      const [outcome] = await gateway.manage(id, [{ name: 'Get', uri: './DevInfo/DevId' }], 20_000);
+      assert.equal(outcome?.status, 200);
+      assert.deepEqual(
+        [site.gatewayEvents.count('bootstrap.issued'), site.deviceEvents.count('device.attach-failed')],
+        [1, 0],
+      );
+    });
+
+    test('waits while the gateway does not list it, and attaches when it does', async () => {
+      await using broker = await startAedes();
+      await using site = new Site(broker.url);
+      await site.headend([id]);
+      const gateway = await site.gateway([other], secure);
+      const device = site.device(id, gateway, { ...both, top: at(gateway) });
+      await device.start();
+      const failed = await site.deviceEvents.until('device.attach-failed', { device: id });
+      assert.equal(failed.fields.code, 'unauthorized');
+      gateway.reload(() => gatewayConfig(broker.url, [id, other], secure));
+      await device.attached;
+    });
+
+    test('reports a move when it is attached to the next gateway', async (t) => {
+      const more = { state: join(folderOf(t), 'device.db') };
+      const party = (name: string) => ({
+        ...{ id: name, 'client-secret': secrets.gatewayClient, 'server-secret': secrets.gatewayServer },
+      });
+      await using broker = await startAedes();
+      await using site = new Site(broker.url);
+      await using next = new Site(broker.url);
+      await site.headend([id], { gateway: [party('gw-1'), party('gw-2')] });
+      const before = await site.gateway([id], secure);
+      const first = await attached(site.device(id, before, { ...both, more, top: at(before) }));
+      await site.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-1' });
+      await first[Symbol.asyncDispose]();
+      const after = await next.gateway([id], { ...secure, gateway: { id: 'gw-2', state: ':memory:' } });
+      await attached(next.device(id, after, { ...both, more, top: at(after) }));
+      const moved = await site.headendEvents.until('alert.location-update', { device: id });
+      assert.deepEqual([moved.fields.gateway, moved.fields.before], ['gw-2', 'gw-1']);
+      await site.headendEvents.until('alert.device-attach', { device: id, gateway: 'gw-2' });
+      await site.gatewayEvents.until('device.detached', { device: id });
+    });
+  },
+);
+
+test(
+  'a device with an account of its DM server alone is told what it lacks for a coaps URI',
+  limit,
+  async () => {
+    await using site = new Site('mqtt://127.0.0.1:1');
+    const gateway = await site.gateway([], secure, false);
+    const top = { network: { gateway: address(gateway), interface: '127.0.0.1' } };
+    await site.device(id, gateway, { server: true, top }).start();
+    const { fields } = await site.deviceEvents.until('device.attach-failed', { device: id });
+    assert.match(
+      String(fields.reason),
+      /^no key for \/\.well-known\/core at coaps:.* device\.factory-secret/,
+    );
+  },
+);
+
 test(
   'a key that the DM server orders while a device is attached replaces the former one at its first use',
   limit,

@@ -19,7 +19,8 @@ test('a copied board is noticed by the head-end and by the boards, and a restart
   assert.equal(site.headendEvents.count('gateway.cloned'), 0);
 
   const folder = mkdtempSync(join(site.folder, 'copy-'));
-  cpSync(join(board.folder, 'identity'), join(folder, 'identity'), { recursive: true });
+  for (const name of ['identity', 'identity.key'])
+    cpSync(join(board.folder, name), join(folder, name), { recursive: true });
   const copied = site.board('gw-1', {}, folder);
   const thrownOut = again.events.next('mqtt.disconnected');
   const copy = site.use(await copied.start());

@@ -6,6 +6,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { systemEntropy } from '../../src/base/entropy.ts';
+import { boardIdentity } from '../../src/gateway/enrolled-config.ts';
 import { BoardIdentity } from '../../src/gateway/northbound/board-identity.ts';
 import { certificateRequest } from '../../src/gateway/northbound/certificate-request.ts';
 import { CertificateAuthority } from '../../src/headend/certificate-authority.ts';
@@ -87,7 +88,7 @@ describe('renewal of the certificate over DM', { timeout: 300_000 }, () => {
       clock: new LeapClock(),
       entropy: systemEntropy,
     });
-    const identity = new BoardIdentity(join(board.folder, 'identity'));
+    const identity = boardIdentity(board.tables as never);
     const { publicKey } = await authority.check(certificateRequest(identity.key(), 'gw-1'));
     identity.storeNext((await authority.issue('gw-1', publicKey, days)).chain, 'gw-1');
     site.use(await board.start());
@@ -99,7 +100,7 @@ describe('renewal of the certificate over DM', { timeout: 300_000 }, () => {
     test(`a broker that is away for ${attempts} attempts with a new certificate has not refused it`, async () => {
       await using site = await EnrolmentSite.open();
       const board = await site.lateBoard();
-      const identity = new BoardIdentity(join(board.folder, 'identity'));
+      const identity = boardIdentity(board.tables as never);
       const authority = new CertificateAuthority(site.authority, {
         clock: new LeapClock(),
         entropy: systemEntropy,
@@ -140,7 +141,7 @@ describe('renewal of the certificate over DM', { timeout: 300_000 }, () => {
       clock: new LeapClock(),
       entropy: systemEntropy,
     });
-    const identity = new BoardIdentity(join(board.folder, 'identity'));
+    const identity = boardIdentity(board.tables as never);
     const stranger = new BoardIdentity(mkdtempSync(join(site.folder, 'stranger-')));
     const forKey = async (one: BoardIdentity, name: string, length: number) => {
       const { publicKey } = await authority.check(certificateRequest(one.key(), name));
@@ -256,11 +257,11 @@ test(
     assert.equal(await board.enrol(), false, 'without its claim certificate it starts as well');
     await board.events.until('enrolment.failed');
     renameSync(name, claim);
-    const account = readFileSync(file(board, 'enrolled.json'), 'utf8');
+    const account = board.content('enrolled.json');
     const headend = await site.headend({ days });
     assert.equal(await board.enrol(), true);
     assert.equal(daysLeft(board), days);
-    assert.equal(readFileSync(file(board, 'enrolled.json'), 'utf8'), account, 'the account stays');
+    assert.equal(board.content('enrolled.json'), account, 'the account stays');
     assert.equal(await board.enrol(), false);
     assert.equal(headend.enrolment?.list(10).length, 1);
   },

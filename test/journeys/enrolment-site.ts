@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../src/base/clock.ts';
 import { checkConfig } from '../../src/base/config.ts';
 import { systemEntropy } from '../../src/base/entropy.ts';
-import { checkGatewayConfig, enrolIfNeeded } from '../../src/gateway/enrolled-config.ts';
+import { checkGatewayConfig, enrolIfNeeded, identityFiles } from '../../src/gateway/enrolled-config.ts';
 import { Gateway } from '../../src/gateway/gateway.ts';
 import { headendConfigSchema } from '../../src/headend/config.ts';
 import { Headend } from '../../src/headend/headend.ts';
@@ -36,9 +36,14 @@ export class Board {
   }
 
   get config() {
-    return checkGatewayConfig(this.tables, 'test', (file, aside) =>
-      this.events.emit('enrolment.file-damaged', { file, aside }),
-    );
+    return checkGatewayConfig(this.tables, 'test', this.events);
+  }
+
+  /** What a file of its identity holds, decrypted. */
+  content(name: string): string {
+    return identityFiles(this.tables as never)
+      .read(join(this.folder, 'identity', name))
+      .toString();
   }
 
   /** Enrols the board. Resolves with true when it had to ask. */

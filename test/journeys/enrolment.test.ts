@@ -174,15 +174,13 @@ describe('enrolment that is interrupted', limit, () => {
     const board = site.board('gw-1');
     await board.enrol();
     const files = ['gateway.crt', 'enrolled.json'].map((name) => join(board.folder, 'identity', name));
-    const before = files.map((file) => readFileSync(file, 'utf8'));
+    const contents = () => ['gateway.crt', 'enrolled.json'].map((name) => board.content(name));
+    const before = contents();
     for (const file of files) {
       rmSync(files[1]!);
       if (file !== files[1]) rmSync(file);
       assert.equal(await board.enrol(), true);
-      assert.deepEqual(
-        files.map((one) => readFileSync(one, 'utf8')),
-        before,
-      );
+      assert.deepEqual(contents(), before);
     }
     assert.equal(headend.enrolment!.list(10).length, 1);
   });
@@ -264,7 +262,7 @@ describe('enrolment that is interrupted', limit, () => {
       const board = site.board('gw-1');
       await board.enrol();
       const file = join(board.folder, 'identity', name);
-      const account = readFileSync(join(board.folder, 'identity/enrolled.json'), 'utf8');
+      const account = board.content('enrolled.json');
       if (damage === 'lost') rmSync(file);
       else writeFileSync(file, damage);
       const again = site.board('gw-1', {}, board.folder);
@@ -281,7 +279,7 @@ describe('enrolment that is interrupted', limit, () => {
         damage === 'lost' ? [] : [{ file, aside: `${file}.corrupt-1` }],
       );
       if (damage !== 'lost') assert.deepEqual(readFileSync(`${file}.corrupt-1`), Buffer.from(damage));
-      const after = readFileSync(join(board.folder, 'identity/enrolled.json'), 'utf8');
+      const after = again.content('enrolled.json');
       if (name !== 'gateway.key') assert.equal(after, account, 'the account stays');
       site.use(await again.start());
     });

@@ -37,8 +37,8 @@ export class AlertBatches {
   readonly #states = new BoundedMap<string, State>(serverBound);
 
   /** Whether sessions with a server have fewer alerts than usual. */
-  get areReduced(): boolean {
-    return [...this.#states.values()].some(({ size }) => size < alertsPerSession);
+  isReduced(server: string): boolean {
+    return this.#stateOf(server).size < alertsPerSession;
   }
 
   /** Largest number of alerts of the next session. `notified`: the server asked for it, and must get it in any case. */

@@ -6,15 +6,15 @@ import {
   type KeyObject,
   X509Certificate,
 } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { replaceDurably, writeDurably } from '../../base/durable.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
-import { readNamedFile } from '../../base/named-file.ts';
 import { setAside } from '../../base/recover-state.ts';
 import type { EnrolmentGrant } from '../../wire/tunnel/enrolment-message.ts';
 import { gatewayTopics, goneUnit } from '../../wire/tunnel/topics.ts';
+import { IdentityFiles, orUndefined } from './identity-files.ts';
 
 /** The DM account that a gateway got by enrolment. */
 export interface EnrolledAccount {
@@ -26,13 +26,15 @@ export interface EnrolledAccount {
 
 /**
  * The identity of a board in its folder: key pair, certificate, DM account. All files have mode 0600 and are replaced as a
- * whole. `enrolled.json` is written last: without it, or without one of the others, the board is not enrolled and asks again.
+ * whole; key and account are encrypted. `enrolled.json` is written last: without it, or without one of the others, the board is not enrolled and asks again.
  */
 export class BoardIdentity {
   readonly #folder: string;
+  readonly #files: IdentityFiles;
 
-  constructor(folder: string) {
+  constructor(folder: string, files = new IdentityFiles()) {
     this.#folder = folder;
+    this.#files = files;
   }
 
   /** PEM file of the private key. */
@@ -61,19 +63,19 @@ export class BoardIdentity {
 
   /**
    * The key of the board. It is made at the first call, and never again while its file is there.
-   * @throws {PosternError} `configuration` when the file holds something else, `storage` when it cannot be written
+   * @throws {PosternError} `configuration` when the file holds something else or is encrypted by another key, `storage` when it
+   *   cannot be written
    */
   key(): KeyObject {
-    const { keyFile } = this;
-    if (!existsSync(keyFile)) this.#makeKey();
-    return this.#read(keyFile, 'private key of P-256', keyOf);
+    this.makeKey();
+    return this.#read(this.keyFile, 'private key of P-256', keyOf);
   }
 
   /** Reads a file. @throws {PosternError} `configuration` when it cannot be read, or does not hold what it should */
   #read<T>(file: string, what: string, parse: (content: Buffer) => T | undefined): T {
     let content: Buffer;
     try {
-      content = readNamedFile(file);
+      content = this.#files.read(file);
     } catch (cause) {
       throw new PosternError('configuration', `${file} ${asPosternError(cause).message}`, { cause });
     }
@@ -83,12 +85,17 @@ export class BoardIdentity {
   }
 
   /**
-   * Sets each file aside that is damaged, so that the board asks for what is missing. To be called before anything else is read. A file
-   * that cannot be read at all stays: it may be right.
+   * Deletes what a power cut has left of a write, an order of a transfer included: it holds secrets, and nobody was told that it is
+   * stored. Sets each file aside that is damaged, so that the board asks for what is missing. To be called at the start, before anything
+   * else is read. A file that cannot be read at all stays: it may be right. So do encrypted files when the key opens none of them: the
+   * key is another one.
    * @param told called with the file, and with its new name
    */
   mend(told: (file: string, aside: string) => void): void {
-    const key = orUndefined(() => keyOf(readNamedFile(this.keyFile)));
+    for (const name of orUndefined(() => readdirSync(this.#folder)) ?? [])
+      if (name.endsWith('.new'))
+        orUndefined(() => rmSync(join(this.#folder, name), { recursive: true, force: true }));
+    const key = orUndefined(() => keyOf(this.#files.read(this.keyFile)));
     const isOfKey = (content: Buffer) => {
       const certificate = new X509Certificate(content);
       return !key || certificate.checkPrivateKey(key) ? certificate : undefined;
@@ -99,19 +106,33 @@ export class BoardIdentity {
       [this.nextFile, isOfKey],
       [this.#accountFile, accountOf],
     ];
+    const isKeyRight = [this.keyFile, this.#accountFile].some((file) => this.#files.opens(file));
     for (const [file, parse] of checks) {
-      const content = orUndefined(() => readNamedFile(file));
-      if (content && orUndefined(() => parse(content)) === undefined) told(file, setAside(file, 'corrupt'));
+      const content = orUndefined(() => this.#files.read(file));
+      const isDamaged = content
+        ? orUndefined(() => parse(content)) === undefined
+        : isKeyRight && this.#files.opens(file) === false;
+      if (isDamaged) told(file, setAside(file, 'corrupt'));
     }
   }
 
-  #makeKey(): void {
+  /**
+   * Encrypts files with secrets that are in clear, also those of a transfer that has begun.
+   * @throws {Error} of the file system, {PosternError} `storage`, `configuration`: files that are left are readable as before
+   */
+  seal(): void {
+    for (const folder of [this.#folder, join(this.#folder, 'next')]) this.#files.sealAll(folder);
+  }
+
+  /** Makes the key, unless there is one. @throws {PosternError} `storage` */
+  makeKey(): void {
+    if (existsSync(this.keyFile)) return;
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     this.#demandStored(() => {
       makeFolder(this.#folder, { mode: 0o700 });
       writeDurably(join(this.#folder, 'gateway.pub'), publicKey.export({ type: 'spki', format: 'pem' }));
       // The private key comes last: while it is missing, both are made anew.
-      writeDurably(this.keyFile, privateKey.export({ type: 'pkcs8', format: 'pem' }));
+      this.#files.write(this.keyFile, privateKey.export({ type: 'pkcs8', format: 'pem' }));
     });
   }
 
@@ -138,7 +159,7 @@ export class BoardIdentity {
     const pem = this.#checked(chain, gateway);
     this.#demandStored(() => {
       writeDurably(this.certificateFile, pem);
-      writeDurably(this.#accountFile, JSON.stringify({ gateway, server, clientSecret, serverSecret }));
+      this.#files.write(this.#accountFile, JSON.stringify({ gateway, server, clientSecret, serverSecret }));
     });
   }
 
@@ -271,15 +292,6 @@ function accountOf(content: Buffer): EnrolledAccount | undefined {
   const { gateway, server, clientSecret, serverSecret } = JSON.parse(content.toString());
   const isWhole = [gateway, server, clientSecret, serverSecret].every((one) => typeof one === 'string');
   return isWhole ? { gateway, server, clientSecret, serverSecret } : undefined;
-}
-
-/** Undefined in place of an error. */
-function orUndefined<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch {
-    return undefined;
-  }
 }
 
 /** @throws {PosternError} `malformed` */

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { replaceDurably, syncFolder, writeDurably } from '../../base/durable.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { EnrolledAccount } from './board-identity.ts';
+import { IdentityFiles } from './identity-files.ts';
 
 /**
  * How far a departure has come: `leaving`: the state is to be wiped, and the owner to be told. `told`: the owner knows, or
@@ -18,9 +19,12 @@ export type DepartureState = 'leaving' | 'told' | 'left';
  */
 export class DepartureMarks {
   readonly #folder: string;
+  /** Reads and writes the files with secrets. */
+  readonly files: IdentityFiles;
 
-  constructor(folder: string) {
+  constructor(folder: string, files = new IdentityFiles()) {
     this.#folder = folder;
+    this.files = files;
   }
 
   /** Folder of the identity at the next owner, while the gateway passes to it. */
@@ -60,7 +64,7 @@ export class DepartureMarks {
     if (!['gateway.key', 'gateway.crt'].every((name) => existsSync(join(this.#folder, name))))
       return undefined;
     try {
-      return JSON.parse(readFileSync(this.#file('leaving'), 'utf8')) as EnrolledAccount;
+      return JSON.parse(this.files.read(this.#file('leaving')).toString()) as EnrolledAccount;
     } catch {
       return undefined;
     }
@@ -73,13 +77,14 @@ export class DepartureMarks {
   }
 
   /**
-   * Deletes the identity, and says that this board belongs to nobody.
+   * Deletes the identity and the key by which it is encrypted, and says that this board belongs to nobody.
    * @param code one-time code of the configuration, by which the board is not enrolled again
    * @throws {PosternError} `storage`
    */
   end(code: string | undefined): void {
     this.#stored(() => {
       if (!existsSync(this.#file('left'))) writeDurably(this.#file('left'), hashOf(code));
+      this.files.forget();
       for (const name of readdirSync(this.#folder))
         if (name !== 'left') rmSync(join(this.#folder, name), { recursive: true, force: true });
       syncFolder(this.#folder);

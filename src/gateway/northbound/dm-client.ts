@@ -1,10 +1,8 @@
 import { setImmediate as turn } from 'node:timers/promises';
-import { guarded, persistently } from '../../base/background.ts';
-import { type Clock, type Monotonic, pause } from '../../base/clock.ts';
+import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
-import { backoff } from '../../base/retry.ts';
 import {
   ClientSession,
   type Exchange,
@@ -27,6 +25,7 @@ import { AlertBatches } from './alert-batches.ts';
 import { AlertDeliveries } from './alert-deliveries.ts';
 import { MessageLimit } from './message-limit.ts';
 import { alertOf, demandEncodable } from './outgoing-alerts.ts';
+import { SessionLanes } from './session-lanes.ts';
 import type { Uplink } from './uplink.ts';
 
 export interface DmClientParts {
@@ -49,51 +48,41 @@ export interface DmClientParts {
   readonly events: Events;
 }
 
-/**
- * Milliseconds between sessions that only deliver alerts about devices (`deviceKinds`). The first session starts at once. While alerts
- * keep coming, the interval doubles from `first` to `cap`, so that many alerts need few sessions. After `cap` without
- * such a session, the interval starts again.
- */
-const gathering = { first: 250, cap: 15_000 } as const;
 /** Alerts that are made in one turn of the event loop. Devices are served between two turns. */
 const madeAtOnce = 32;
-/** Milliseconds between attempts after a failed session. */
-const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
 
 /**
- * The gateway as DM client of its DM servers. It runs one session at a time: when a server asks for it by Package #0, or
+ * The gateway as DM client of its DM servers. It runs one session at a time with each: when a server asks for it by Package #0, or
  * when the outbox holds alerts for that server. The gateway's own DM server gets the alerts about devices. Another DM
  * server, which has rights in the gateway's tree, gets only the results of operations that it started itself. An alert
  * is removed from the outbox only when the server answers it with a status of success.
  */
 export class DmClient implements AsyncDisposable {
   readonly #parts: DmClientParts;
-  readonly #stop = new AbortController();
+  readonly #lanes: SessionLanes;
   readonly #deliveries: AlertDeliveries;
   readonly #messageLimit: MessageLimit;
   readonly #batches = new AlertBatches();
-  #running: Promise<void> | undefined;
   /** Session IDs that servers asked for by Package #0, by ServerID. Each of these servers has an account here. */
   readonly #asked = new Map<string, string>();
   /** Servers to be contacted even if there is nothing to report. */
   readonly #contacts = new Set<string>();
   /** The problem that the own server knows of: not known after a start, undefined when there is none. */
   #toldProblem: string | undefined | null = null;
-  /** `wake` was called since the work was last finished. */
-  #wanted = false;
-  /** When the last round of sessions with gathered alerts began. */
-  #lastAlerts: Monotonic | undefined;
-  /** Milliseconds from there until the next round. */
-  #gathering = 0;
-  /**
-   * The pause under way. `forAlerts`: it gathers alerts, so an urgent alert ends it; otherwise it follows a failure.
-   */
-  #pausing: { readonly forAlerts: boolean; readonly end: AbortController } | undefined;
   #nextSessionId: number;
 
   constructor(parts: DmClientParts) {
     this.#parts = parts;
     this.#deliveries = new AlertDeliveries(parts.outbox, parts.clock, () => this.wake(), parts.events);
+    this.#lanes = new SessionLanes({
+      ...parts,
+      own: parts.serverId,
+      due: () => this.#dueServers(),
+      mayHaveOthers: () => this.#asked.size + this.#contacts.size > 0 || parts.outbox.mayHaveOthers,
+      isCalled: (server) => this.#asked.has(server) || this.#contacts.has(server),
+      isUrgent: () => this.#batches.isReduced(parts.serverId) || parts.outbox.hasOtherThan(deviceKinds),
+      run: (server) => this.#hasFailed(server),
+    });
     this.#messageLimit = new MessageLimit(parts.clock, () => parts.upstream.largestBody);
     this.#nextSessionId = 1 + Math.floor(parts.entropy.uniform() * 0x7fff);
   }
@@ -103,19 +92,7 @@ export class DmClient implements AsyncDisposable {
    * again. An alert with the result of an operation does not wait for other alerts.
    */
   wake(): void {
-    this.#wanted = true;
-    if (this.#stop.signal.aborted) return;
-    // The caller has done its own work already. An error here must not look like an error of that work.
-    guarded(this.#parts.events, 'alerts', () => this.#endPause())();
-    this.#running ??= persistently(this.#parts, 'alerts', () => this.#work(), this.#stop.signal).then(() => {
-      this.#running = undefined;
-      if (this.#wanted) this.wake();
-    });
-  }
-
-  /** Ends the pause under way if there is something that does not wait for it. */
-  #endPause(): void {
-    if (this.#isCalled || (this.#pausing?.forAlerts && this.#isUrgent())) this.#pausing?.end.abort();
+    this.#lanes.wake();
   }
 
   /**
@@ -146,73 +123,27 @@ export class DmClient implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort();
     this.#deliveries.stop();
-    await this.#running;
+    await this.#lanes[Symbol.asyncDispose]();
   }
 
-  /** Whether a server asked for a session, or is to be contacted. */
-  get #isCalled(): boolean {
-    return this.#asked.size > 0 || this.#contacts.size > 0;
-  }
-
-  #isDue(): boolean {
-    const { upstream } = this.#parts;
-    if (this.#stop.signal.aborted || !this.#wanted || !upstream.connected) return false;
-    return this.#isCalled || this.#deliveries.servers().length > 0;
-  }
-
-  /** Runs sessions, one after the other, until there is nothing more to do. */
-  async #work(): Promise<void> {
-    const { entropy, events } = this.#parts;
-    let delays = backoff(retry, entropy);
-    while (this.#isDue()) {
-      await this.#gather();
-      let failed = false;
-      for (const server of this.#dueServers()) {
-        const asked = this.#asked.get(server);
-        this.#asked.delete(server);
-        const isContact = this.#contacts.delete(server);
-        const session = asked ?? this.#takeSessionId();
-        const reason = await this.#session(server, session, asked !== undefined, isContact);
-        if (reason === undefined || this.#stop.signal.aborted) continue;
-        failed = true;
-        if (isContact && this.#parts.accounts.find(server)) this.#contacts.add(server);
-        events.emit('dm.session-failed', { server, session, reason });
-      }
-      if (failed) await this.#pause(delays.next().value, false);
-      else delays = backoff(retry, entropy);
-    }
-    this.#wanted = false;
-  }
-
-  /** Waits so that alerts gather; see `gathering`. Does not wait when there is something urgent. */
-  async #gather(): Promise<void> {
-    const { clock } = this.#parts;
-    if (this.#isUrgent() || this.#batches.areReduced) return;
-    const since = this.#lastAlerts === undefined ? gathering.cap : clock.now() - this.#lastAlerts;
-    if (since >= gathering.cap) this.#gathering = 0;
-    else if (since < this.#gathering) await this.#pause(this.#gathering - since, true);
-    this.#lastAlerts = clock.now();
-    this.#gathering = Math.min(gathering.cap, Math.max(gathering.first, this.#gathering * 2));
-  }
-
-  /** Whether a server asked for a session, or the outbox holds more than alerts about devices. */
-  #isUrgent(): boolean {
-    return this.#isCalled || this.#parts.outbox.hasOtherThan(deviceKinds);
-  }
-
-  async #pause(delay: number, forAlerts: boolean): Promise<void> {
-    const end = new AbortController();
-    this.#pausing = { forAlerts, end };
-    const signal = AbortSignal.any([this.#stop.signal, end.signal]);
-    await pause(this.#parts.clock, delay, signal).catch(() => {});
-    this.#pausing = undefined;
+  /** Runs one session. Returns whether it has failed. */
+  async #hasFailed(server: string): Promise<boolean> {
+    const asked = this.#asked.get(server);
+    this.#asked.delete(server);
+    const isContact = this.#contacts.delete(server);
+    const session = asked ?? this.#takeSessionId();
+    const reason = await this.#session(server, session, asked !== undefined, isContact);
+    if (reason === undefined || this.#lanes.signal.aborted) return false;
+    if (isContact && this.#parts.accounts.find(server)) this.#contacts.add(server);
+    this.#parts.events.emit('dm.session-failed', { server, session, reason });
+    return true;
   }
 
   /** ServerIDs of the servers that asked, are to be contacted, or have alerts in the outbox. */
   #dueServers(): Set<string> {
-    const { serverId } = this.#parts;
+    const { serverId, upstream } = this.#parts;
+    if (!upstream.connected) return new Set();
     return new Set([
       ...this.#asked.keys(),
       ...this.#contacts,

@@ -57,7 +57,7 @@ export class Ownership {
     const { signal } = this.#stop;
     void background(events, 'enrolment', async () => {
       try {
-        const order = storedTransfer(marks.next);
+        const order = storedTransfer(marks.next, marks.files);
         if (marks.state !== undefined) return;
         if (order) await this.#pass(order, signal);
         else dropTransfer(marks.next);
@@ -94,8 +94,8 @@ export class Ownership {
     }
     const order = readTransferOrder(data);
     // The owner repeats an order when it lost the answer.
-    if (isDeepStrictEqual(order, storedTransfer(marks.next))) return { begin: () => {} };
-    const place = stageTransfer(order, marks.next);
+    if (isDeepStrictEqual(order, storedTransfer(marks.next, marks.files))) return { begin: () => {} };
+    const place = stageTransfer(order, marks.next, marks.files);
     return {
       begin: () => {
         if (marks.state !== undefined) return;
@@ -114,7 +114,7 @@ export class Ownership {
   /** The gateway stays with its owner, who has taken the transfer back. */
   #withdraw(): void {
     const { marks, gatewayId: gateway, events } = this.#parts;
-    if (marks.state !== undefined || !storedTransfer(marks.next)) return;
+    if (marks.state !== undefined || !storedTransfer(marks.next, marks.files)) return;
     this.#anew();
     dropTransfer(marks.next);
     this.problem = '';

@@ -1,8 +1,9 @@
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { replaceDurably, syncFolder, writeDurably } from '../../base/durable.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
+import type { IdentityFiles } from './identity-files.ts';
 
 /** An order to pass a gateway to another owner, as the data of the Exec has it, in JSON. */
 export interface TransferOrder {
@@ -46,20 +47,23 @@ const orderFile = 'order.json';
  * Stores an order in a folder that is made anew. Returns what puts the folder in its place.
  * @throws {PosternError} `storage`
  */
-export function stageTransfer(order: TransferOrder, folder: string): () => void {
+export function stageTransfer(order: TransferOrder, folder: string, files: IdentityFiles): () => void {
   const part = `${folder}.new`;
   try {
     rmSync(part, { recursive: true, force: true });
     makeFolder(part, { mode: 0o700 });
     const { url, ca, cert, key } = order;
-    for (const [name, pem] of Object.entries({ 'ca.pem': ca, 'claim.pem': cert, 'claim.key': key }))
+    for (const [name, pem] of Object.entries({ 'ca.pem': ca, 'claim.pem': cert }))
       if (pem !== undefined) writeDurably(join(part, name), pem);
+    if (key !== undefined) files.write(join(part, 'claim.key'), key);
     writeDurably(join(part, 'owner.json'), JSON.stringify({ url, ca: ca !== undefined }));
-    writeDurably(join(part, orderFile), JSON.stringify(order));
+    files.write(join(part, orderFile), JSON.stringify(order));
   } catch (cause) {
     throw new PosternError('storage', `${part}: ${asPosternError(cause).message}`, { cause });
   }
   return () => {
+    // A later order of the same package has taken its place, and is stored already.
+    if (!existsSync(part)) return;
     rmSync(folder, { recursive: true, force: true });
     replaceDurably(part, folder);
   };
@@ -73,8 +77,11 @@ export function dropTransfer(folder: string): void {
   rmSync(folder, { recursive: true });
 }
 
-/** The order in a folder. Undefined when there is none. */
-export function storedTransfer(folder: string): TransferOrder | undefined {
+/**
+ * The order in a folder. Undefined when there is none.
+ * @throws {PosternError} `configuration` when another key has encrypted it
+ */
+export function storedTransfer(folder: string, files: IdentityFiles): TransferOrder | undefined {
   const file = join(folder, orderFile);
-  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as TransferOrder) : undefined;
+  return existsSync(file) ? (JSON.parse(files.read(file).toString()) as TransferOrder) : undefined;
 }

@@ -37,6 +37,8 @@ import { SessionNonces } from './session-nonces.ts';
 export interface DeviceSessionsParts {
   readonly gatewayId: string;
   readonly credentials: Credentials;
+  /** Whether the configuration allows plain CoAP by name, and so accepts that secrets of bootstraps can be read on their way. */
+  readonly isPlainAllowed?: boolean;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -185,7 +187,7 @@ export class DeviceSessions {
    * Takes a DM package from any transport. Returns the answer package in the same media type, with the value of its
    * `x-syncml-hmac` if the session uses HMAC.
    * @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge`, `forbidden` for a device that gave a wrong answer to
-   * `failuresUntilForgotten` challenges, `lockedOut` after too many of them, `unavailable` when there are too many sessions
+   * `failuresUntilForgotten` challenges, and for one that proved itself without the key of its account, `lockedOut` after too many of them, `unavailable` when there are too many sessions
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
     const { body, mediaType, hmac, way, associations, address, identity, from, proved } = arrived;
@@ -228,6 +230,7 @@ export class DeviceSessions {
       const refusal = encodeMessage(session.refuse(message, seal), mediaType);
       return { body: refusal, hmac: session.seal(refusal) };
     }
+    if (place === 'new' && identity === undefined) this.#demandKeyless(owner, credential);
     if (place === 'new') this.#parts.events.emit('session.started', { device: deviceId, session: sessionId });
     const wasOver = session.outcome !== undefined;
     const answer = await this.#table.receive(arrival, found).finally(() => owner.nonces.store());
@@ -247,6 +250,21 @@ export class DeviceSessions {
       });
     const coded = encodeMessage(answer, mediaType);
     return { body: coded, hmac: session.seal(coded) };
+  }
+
+  /**
+   * Ends a session that began without the key for DTLS or OSCORE of its account, where a DM server has given the account. Its secrets
+   * went through the tunnel, where others may have read them; the key did not. Only who has the secrets gets this answer.
+   * @throws {PosternError} `forbidden`
+   */
+  #demandKeyless(owner: Owner, credential: GatewayCredential | undefined): void {
+    const { credentials, isPlainAllowed } = this.#parts;
+    if (isPlainAllowed || credential?.origin !== 'server') return;
+    if (credentials.keys.of(owner.deviceId).length === 0) return;
+    const reason =
+      'the DM server gave this account with a key for DTLS or OSCORE, and the session came without it';
+    void this.#table.end((one) => one === owner, DmStatus.Forbidden, reason);
+    throw new PosternError('forbidden', reason);
   }
 
   /**

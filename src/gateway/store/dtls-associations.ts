@@ -73,7 +73,10 @@ export class DtlsAssociations implements AssociationStore {
           keys: keys.toString('base64'),
           peerCid: peerCid?.toString('base64'),
         };
-        const sealed = this.#parts.sealing.seal(Buffer.from(JSON.stringify(body)), state.identity);
+        const plain = Buffer.from(JSON.stringify(body));
+        const sealed = this.#parts.sealing.seal(plain, state.identity);
+        plain.fill(0);
+        keys.fill(0);
         put.run(state.identity, this.#run, isClean ? 1 : 0, sealed.toString('base64'));
       }
     });
@@ -95,6 +98,7 @@ export class DtlsAssociations implements AssociationStore {
       return 'sealed';
     }
     const { credential, suite, keys, peerCid, sent, ...rest } = JSON.parse(opened.toString());
+    opened.fill(0);
     const known = suiteOf(suite);
     if (!known) return undefined;
     const state = {

@@ -71,6 +71,8 @@ export class Outbox {
   refused = 0;
   /** Kinds of which there was no entry, and none was added since. */
   readonly #absent = new Set<OutboxKind>();
+  /** There may be entries for other servers than the gateway's own. */
+  mayHaveOthers = true;
 
   /** @param epoch epoch of the numbers that are given from now on */
   constructor(database: Database, limit: number, epoch?: Epoch) {
@@ -93,6 +95,7 @@ export class Outbox {
   add(kind: OutboxKind, deviceId: string, body: string, server?: string, from?: FromChild): void {
     this.#epoch?.store();
     this.#absent.delete(kind);
+    this.mayHaveOthers ||= server !== undefined;
     this.#database.prepare('DELETE FROM outbox WHERE kind = ? AND device_id = ?').run(kind, deviceId);
     const bytes = Buffer.byteLength(body);
     if (from?.mayRefuse) this.#demandRoom(from.child, bytes);
@@ -129,19 +132,22 @@ export class Outbox {
 
   /** ServerIDs of the recipients of all entries. `undefined` stands for the gateway's own DM server. */
   servers(): (string | undefined)[] {
-    return this.#database
+    const found = this.#database
       .prepare('SELECT DISTINCT server FROM outbox')
       .all()
       .map(({ server }) => (server === null ? undefined : String(server)));
+    this.mayHaveOthers = found.some((server) => server !== undefined);
+    return found;
   }
 
-  /** Whether an entry of any kind other than `kinds` waits. */
+  /** Whether an entry of any kind other than `kinds` waits for the gateway's own DM server. */
   hasOtherThan(kinds: readonly OutboxKind[]): boolean {
     const others = outboxKinds.filter((kind) => !kinds.includes(kind) && !this.#absent.has(kind));
     if (others.length === 0) return false;
     const isThere =
-      this.#database.prepare(`SELECT 1 FROM outbox WHERE kind IN ${sqlList(others)} LIMIT 1`).get() !==
-      undefined;
+      this.#database
+        .prepare(`SELECT 1 FROM outbox WHERE server IS NULL AND kind IN ${sqlList(others)} LIMIT 1`)
+        .get() !== undefined;
     if (!isThere) for (const kind of others) this.#absent.add(kind);
     return isThere;
   }

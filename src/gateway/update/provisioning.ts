@@ -134,7 +134,8 @@ function makeIdentity(to: string, tables: Record<string, Table>) {
     return readFileSync(file, 'utf8').trim();
   };
   const secret = () => `${randomBytes(24).toString('base64url')}\n`;
-  new BoardIdentity(folder).key();
+  // In clear: the gateway encrypts it at its first start, by a key that is to be its own.
+  new BoardIdentity(folder).makeKey();
   const gateway: Table = { ...tables.gateway };
   const server: Table = { ...tables['dm-server'] };
   Object.assign(tables, { gateway, 'dm-server': server });

@@ -2,11 +2,12 @@ import { plus } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Block } from './blockwise.ts';
-import { blockSize, largestExponent, packBlock, unpackBlock } from './blockwise.ts';
+import { blockSize, exponentFor, largestExponent, packBlock, unpackBlock } from './blockwise.ts';
 import type { CoapMessage, CoapOption } from './codec.ts';
 import { Code, isSuccess } from './codes.ts';
 import type { CoapEndpoint } from './endpoint.ts';
 import { Option, opaque, optionValue, sorted, uint, uintOption, uriOptions } from './options.ts';
+import { encodedLength } from './rule-of-three.ts';
 
 /** One request with a body of any size. */
 export interface CoapCall {
@@ -40,6 +41,8 @@ export interface CoapAnswer {
   readonly payload: Uint8Array;
 }
 
+/** Most bytes of a datagram besides the options of a call and its block: header, token, payload marker, Block1, Size1, Request-Tag. */
+const mostOther = 4 + 8 + 1 + 5 + 5 + 6;
 /** Most bytes of a response body that is fetched block by block. */
 const bodyLimit = 1024 * 1024;
 /** Milliseconds that all exchanges of a call may take together. A slow peer ends sooner by the timeout of one exchange. */
@@ -82,15 +85,17 @@ export async function call(
     });
   };
 
-  if (payload.length <= blockSize(largestExponent)) return await collect(send, await send([], payload));
+  const overhead = encodedLength(sorted(head)) + mostOther;
+  const exponent = exponentFor(endpoint.remoteOf(address, port), overhead, payload.length, largestExponent);
+  if (payload.length <= blockSize(exponent)) return await collect(send, await send([], payload));
   head.push(opaque(Option.RequestTag, entropy.bytes(4)));
-  return await collect(send, await upload(send, payload));
+  return await collect(send, await upload(send, payload, exponent));
 }
 
 type Send = (extra: CoapOption[], body: Uint8Array) => Promise<CoapMessage>;
 
-async function upload(send: Send, payload: Uint8Array): Promise<CoapMessage> {
-  let exponent = largestExponent;
+async function upload(send: Send, payload: Uint8Array, largest: number): Promise<CoapMessage> {
+  let exponent = largest;
   let at = 0;
   for (;;) {
     const size = blockSize(exponent);

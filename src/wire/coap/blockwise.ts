@@ -1,6 +1,6 @@
 import type { Clock } from '../../base/clock.ts';
 import { Code } from './codes.ts';
-import type { CoapRequest, Handler, Reply } from './message.ts';
+import type { CoapRequest, Handler, Remote, Reply } from './message.ts';
 import { amplification, isError, refusal, reply } from './message.ts';
 import { Option, sorted, uint, uintOption } from './options.ts';
 import { encodedLength } from './rule-of-three.ts';
@@ -20,6 +20,19 @@ export interface Block {
 export const largestExponent = 6;
 /** Bytes of a block with this size exponent. */
 export const blockSize = (exponent: number): number => 1 << (exponent + 4);
+/**
+ * The largest size exponent, up to `largest`, with which a block and what else is in its datagram are no more than the peer takes. The
+ * smallest blocks are always tried.
+ * @param overhead bytes of the datagram without the block
+ * @param bytes of the body
+ */
+export function exponentFor(remote: Remote, overhead: number, bytes: number, largest: number): number {
+  const { datagramBytes: most = Number.POSITIVE_INFINITY } = remote;
+  let exponent = largest;
+  while (exponent > 0 && overhead + Math.min(bytes, blockSize(exponent)) > most) exponent--;
+  return exponent;
+}
+
 /** A block as the unsigned integer that a Block1 or Block2 option holds. */
 export const packBlock = ({ number, more, exponent }: Block): number =>
   number * 16 + (more ? 8 : 0) + exponent;
@@ -176,11 +189,11 @@ export class Blockwise {
  * blocks take. The smallest blocks are always tried.
  */
 function fittingExponent(request: CoapRequest, response: Reply, wished: number): number {
-  const largest = Math.min(wished, largestExponent);
-  const { allowance } = request;
-  if (allowance === Number.POSITIVE_INFINITY) return largest;
+  const { allowance, remote } = request;
   const overhead = overheadOf(request, response) + blockOptionBytes;
   const bytes = response.content?.size ?? response.payload.length;
+  const largest = exponentFor(remote, overhead, bytes, Math.min(wished, largestExponent));
+  if (allowance === Number.POSITIVE_INFINITY) return largest;
   if (bytes <= blockSize(largest) && overhead + bytes <= allowance) return largest;
   const earned = amplification * laterRequestBytes(request);
   let exponent = largest;
@@ -224,7 +237,9 @@ function blockOf(request: CoapRequest, response: Reply, block: Block): Reply {
   if (!part) return refusal(Code.BadRequest, 'no such block');
   // What is too large even in the smallest blocks is for the endpoint's exit, which asks for an Echo.
   const isAllowed =
-    block.exponent === 0 || overheadOf(request, part) + part.payload.length <= request.allowance;
+    block.exponent === 0 ||
+    overheadOf(request, part) + part.payload.length <=
+      Math.min(request.allowance, request.remote.datagramBytes ?? Number.POSITIVE_INFINITY);
   return isAllowed
     ? part
     : refusal(Code.BadRequest, 'block too large for this request, use the block size of the first response');

@@ -118,6 +118,11 @@ export class CoapEndpoint {
     return this.#clock.now();
   }
 
+  /** Who is at this address and port. */
+  remoteOf(address: string, port: number): Remote {
+    return this.#peers.remoteOf(address, port);
+  }
+
   /** Whether `stop` was called. */
   get stopped(): boolean {
     return this.#stopped;

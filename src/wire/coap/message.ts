@@ -16,6 +16,8 @@ export interface Remote {
   readonly credential?: string | undefined;
   /** As whom the peer is counted where its proofs are, instead of by its identity. */
   readonly party?: string | undefined;
+  /** Most bytes of a datagram to it. Absent where only the path has a limit. */
+  readonly datagramBytes?: number | undefined;
 }
 
 /**

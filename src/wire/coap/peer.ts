@@ -50,6 +50,7 @@ export class Peer implements Remote, Account {
   readonly key: string;
   readonly identity: string | undefined;
   readonly credential: string | undefined;
+  readonly datagramBytes: number | undefined;
   /** A number that no other peer of its endpoint has. */
   readonly serial: number;
   /** Messages received from it lately: their number, the first of them and the last. Used for deduplication. */
@@ -79,6 +80,7 @@ export class Peer implements Remote, Account {
     this.key = remote.key;
     this.identity = remote.identity;
     this.credential = remote.credential;
+    this.datagramBytes = remote.datagramBytes;
     this.#messageIds = messageIds;
   }
 

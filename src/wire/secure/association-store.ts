@@ -17,7 +17,7 @@ export interface StoredAssociation {
 export interface AssociationStore {
   /** What was stored. To be called once in a run: it counts the blocks of sequence numbers that earlier runs may have used. */
   load(): readonly StoredAssociation[];
-  /** Stores associations instead of earlier ones of the same identities. */
+  /** Stores associations instead of earlier ones of the same identities. Their `keys` are copies, which may be overwritten. */
   save(associations: readonly StoredAssociation[]): void;
   remove(identity: string): void;
   /** Resolves when what was saved survives a power cut. */

@@ -18,6 +18,7 @@ import { Association, type Place } from './dtls/association.ts';
 import { isStillTrusted } from './dtls/certificate-check.ts';
 import type { Certificates } from './dtls/certificates.ts';
 import { DtlsEndpoint } from './dtls/endpoint.ts';
+import { mostContent } from './dtls/server-choice.ts';
 import { OwnAssociation } from './own-association.ts';
 
 /**
@@ -129,10 +130,13 @@ export class CoapTransport {
   /**
    * Takes up the associations of earlier runs. To be called once, when what `load` counted is durable: without that, another run
    * could use the same sequence numbers.
+   * @param heardAt when a device was heard last: at the bound, those that were silent for longest give way, as before the restart
    */
-  restore(): void {
-    for (const stored of this.#stored) this.#restore(stored);
+  restore(heardAt: (device: string) => number): void {
+    const at = (association: Association) => heardAt(remoteOf(association)?.identity ?? '');
+    const all = this.#stored.flatMap((stored) => this.#restored(stored) ?? []);
     this.#stored = [];
+    for (const each of all.toSorted((one, other) => at(one) - at(other))) this.#dtls.restore(each);
   }
 
   /** Sets what is called when a peer has moved: after it has answered at its new place. */
@@ -311,23 +315,26 @@ export class CoapTransport {
   }
 
   #own(association: Association, owner: Pick<Remote, 'identity' | 'credential'>): void {
-    const { address, port } = association.place;
-    const remote = { address, port, key: `dtls ${this.#opened++}`, ...owner };
+    const { place, peerLimit } = association;
+    const { address, port } = place;
+    const datagramBytes = peerLimit < mostContent ? { datagramBytes: peerLimit } : {};
+    const remote = { address, port, key: `dtls ${this.#opened++}`, ...datagramBytes, ...owner };
     association.owner = remote satisfies Remote;
     this.#byKey.set(remote.key, association);
   }
 
-  #restore({ state, credential, isClean }: StoredAssociation): void {
+  #restored({ state, credential, isClean }: StoredAssociation): Association | undefined {
     const { identity, proof, sent } = state;
     const isValid =
       proof === undefined ? credential === this.#credentialOf(identity) : this.#isTrusted(identity, proof);
     if (!isValid) {
       this.#parts.store.remove(identity);
-      return;
+      return undefined;
     }
     const association = Association.restore(state, sent + reservedBlock, !isClean);
+    state.keys.fill(0);
     this.#adopt(association);
-    this.#dtls.restore(association);
+    return association;
   }
 
   /** Reserves the next block. The numbers of the block are used when that is durable. */

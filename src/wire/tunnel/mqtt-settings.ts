@@ -19,12 +19,14 @@ export interface MqttSettings {
   readonly cert?: string;
   /** Path of a PEM file: the private key of `cert`. */
   readonly key?: string;
+  /** Reads the file of `key`, where it may be encrypted. */
+  readonly readKey?: (file: string) => Buffer;
   /** Largest packet that the broker takes, in bytes, if the broker does not say so itself. */
   readonly maxPacket?: number;
 }
 
 /** The table `mqtt` of a configuration, after its check. */
-interface MqttSection extends Omit<MqttSettings, 'protocol' | 'maxPacket'> {
+interface MqttSection extends Omit<MqttSettings, 'protocol' | 'maxPacket' | 'readKey'> {
   readonly protocol: 'auto' | '3.1.1' | '5';
   readonly 'max-packet'?: number;
 }
@@ -59,10 +61,10 @@ export function endpointOf(url: string): IClientOptions {
  * Reads the TLS files. They are read for each attempt to connect, because certificates are renewed while Postern runs.
  * @throws {PosternError} `configuration` when a file cannot be read
  */
-export const tlsFiles = ({ ca, cert, key }: MqttSettings): IClientOptions => ({
+export const tlsFiles = ({ ca, cert, key, readKey }: MqttSettings): IClientOptions => ({
   ...(ca !== undefined && { ca: readPem(ca, 'mqtt.ca') }),
   ...(cert !== undefined && { cert: readPem(cert, 'mqtt.cert') }),
-  ...(key !== undefined && { key: readPem(key, 'mqtt.key') }),
+  ...(key !== undefined && { key: readPem(key, 'mqtt.key', readKey) }),
 });
 
 /**

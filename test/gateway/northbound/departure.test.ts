@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import {
   cpSync,
   existsSync,
@@ -14,9 +15,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import { BoardIdentity } from '../../../src/gateway/northbound/board-identity.ts';
 import { DepartureMarks } from '../../../src/gateway/northbound/departure-marks.ts';
+import { IdentityFiles } from '../../../src/gateway/northbound/identity-files.ts';
 import { OwnerBranch } from '../../../src/gateway/northbound/owner-branch.ts';
 import { Ownership } from '../../../src/gateway/northbound/ownership.ts';
+import { stageTransfer, storedTransfer } from '../../../src/gateway/northbound/transfer-order.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { smallDisk } from '../../small-disk.ts';
@@ -190,6 +194,77 @@ describe('departure of a gateway', () => {
       assert.deepEqual(readdirSync(copy).toSorted(), names.toSorted(), `after ${moved} files`);
       for (const name of names) assert.equal(readFileSync(join(copy, name), 'utf8'), `new ${name}`);
     }
+  });
+
+  test('a power cut at any point of the write of a transfer order leaves the board as it was, and nothing of the order', async (t) => {
+    const order = { server: 'dm.next', code: 'c', ca: 'CA', cert: 'CERT', key: 'KEY', keep: true };
+    const [whole, before] = [identity(t), identity(t)];
+    stageTransfer(order, join(whole, 'next'), new IdentityFiles());
+    const written = ['ca.pem', 'claim.pem', 'claim.key', 'owner.json', 'order.json'];
+    assert.deepEqual(readdirSync(join(whole, 'next.new')).toSorted(), written.toSorted());
+    // Each file appears as `.new`, empty, half and whole, before it gets its name. With the last point all files are there.
+    for (let point = 0; point <= written.length * 3; point++) {
+      const folder = identity(t);
+      const part = join(folder, 'next.new');
+      mkdirSync(part);
+      const done = Math.floor(point / 3);
+      for (const name of written.slice(0, done)) cpSync(join(whole, 'next.new', name), join(part, name));
+      const current = written[done];
+      if (current !== undefined) {
+        const content = readFileSync(join(whole, 'next.new', current));
+        const bytes = Math.floor((content.length * (point % 3)) / 2);
+        writeFileSync(join(part, `${current}.new`), content.subarray(0, bytes));
+      }
+      const told: string[] = [];
+      new BoardIdentity(folder).mend((file) => told.push(file));
+      assert.ok(!existsSync(part), `point ${point}`);
+      const { ownership, marks, events } = branchOf(folder);
+      ownership.start();
+      await turn();
+      assert.deepEqual([marks.state, existsSync(marks.next), events.all], [undefined, false, []]);
+      // The owner repeats an order whose answer did not come.
+      ownership.order('Transfer', JSON.stringify(order), 'dm.example').begin();
+      assert.deepEqual(readdirSync(marks.next).toSorted(), written.toSorted());
+      ownership.stop();
+    }
+    // When the folder has its name, the order is there to stay.
+    renameSync(join(whole, 'next.new'), join(whole, 'next'));
+    new BoardIdentity(whole).mend(() => {});
+    assert.deepEqual(readdirSync(join(whole, 'next')).toSorted(), written.toSorted());
+    // The same holds for each other file of the identity.
+    for (const name of ['gateway.key.new', 'enrolled.json.new', 'left.new', 'gateway.crt.next.new'])
+      writeFileSync(join(before, name), 'half a sec');
+    const names = readdirSync(before).filter((name) => !name.endsWith('.new'));
+    new BoardIdentity(before).mend(() => {});
+    assert.ok(!readdirSync(before).some((name) => name.endsWith('.new')));
+    assert.equal(readdirSync(before).length, names.length);
+  });
+
+  test('what cannot be deleted on a read-only disk does not keep the board from its start', (t) => {
+    const disk = smallDisk(t, 1);
+    if (disk === undefined) return;
+    mkdirSync(join(disk, 'next.new'));
+    writeFileSync(join(disk, 'next.new', 'order.json'), '{}');
+    const remount = (how: string) => execFileSync('mount', ['-o', `remount,${how}`, disk]);
+    remount('ro');
+    try {
+      new BoardIdentity(disk).mend(() => {});
+      assert.ok(existsSync(join(disk, 'next.new')));
+    } finally {
+      remount('rw');
+    }
+    new BoardIdentity(disk).mend(() => {});
+    assert.ok(!existsSync(join(disk, 'next.new')));
+  });
+
+  test('of two transfer orders in one package the later one is stored', (t) => {
+    const { ownership, marks } = branchOf(identity(t));
+    const begins = ['dm.one', 'dm.two'].map((server) =>
+      ownership.order('Transfer', JSON.stringify({ server, code: 'c', keep: true }), 'dm.example'),
+    );
+    for (const { begin } of begins) begin();
+    assert.equal(storedTransfer(marks.next, marks.files)?.server, 'dm.two');
+    ownership.stop();
   });
 
   test('a board that belongs to nobody begins anew by another code than the one it has', (t) => {

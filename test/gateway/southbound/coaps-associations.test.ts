@@ -45,6 +45,8 @@ class Rig {
   /** The keys that the gateway knows. */
   keys: Record<string, Buffer> = { device: key };
   isStateNew = false;
+  /** When the inventory says that a device was heard last. */
+  heardAt: Readonly<Record<string, number>> = {};
   /** Milliseconds by which the machine's clock is ahead of `clock`. */
   ahead = 0;
   /** Replaces the store. */
@@ -118,7 +120,7 @@ class Rig {
       ),
     });
     const { transport } = this;
-    transport.restore();
+    transport.restore((device) => this.heardAt[device] ?? 0);
     this.endpoint = new CoapEndpoint({
       clock,
       entropy: systemEntropy,
@@ -530,6 +532,51 @@ test('the numbers of the next block wait until their reservation survives a powe
   assertUnique(rig.numbers);
 });
 
+for (const [end, ahead] of [
+  ['a stop', 0],
+  ['a power cut', 0],
+  ['a clock that went back', -3_600_000],
+] as const)
+  test(`after ${end}, those that were silent for longest give way at the bound`, () => {
+    const [clock, events] = [new HandClock(), new EventRecorder()];
+    const database = openDatabase(':memory:', gatewaySchema);
+    const sealing = new Sealing(systemEntropy.bytes(32), systemEntropy);
+    const store = () =>
+      new DtlsAssociations(database, { sealing, clock, isNew: false, lost: () => assert.fail('it is lost') });
+    // By name the order is another one than by time. Of `none` the inventory has no record.
+    const heard = ['d', 'a', 'e', 'c', 'b'];
+    const heardAt = (device: string) => (device === 'none' ? 0 : 10_000_000 + ahead + heard.indexOf(device));
+    const all = ['none', ...heard].toSorted().map((identity, at): StoredAssociation => {
+      const place = { address: `10.0.0.${at}`, port: 40_000, local };
+      const parts = { identity, isClient: false, ownCid: at, peerCid: undefined, place };
+      const numbers = { sent: at, received: at, peerLimit: 2 ** 14 };
+      const state = { suite: pskSuites[0]!, keys: Buffer.alloc(40, at), ...parts, ...numbers };
+      return { credential: credentialMark(key), isClean: end === 'a stop', state };
+    });
+    store().save(all);
+    const start = (associations: number) => {
+      const transport = new CoapTransport({
+        ...{ clock, entropy: systemEntropy, events, keyOf: () => key, associations, store: store() },
+        admission: new Admission({ clock, events }),
+      });
+      transport.restore(heardAt);
+      return transport;
+    };
+    const closed = () =>
+      events.all.filter(({ name }) => name === 'dtls.closed').map(({ fields }) => fields.identity);
+    start(6);
+    assert.deepEqual(closed(), []);
+    // Another run, with room for three.
+    const last = start(3);
+    assert.deepEqual(closed(), ['none', 'd', 'a']);
+    assert.deepEqual(
+      heard.map((name) =>
+        last.reaches(all.find(({ state }) => state.identity === name)!.state.place.address, 40_000),
+      ),
+      [false, false, true, true, true],
+    );
+  });
+
 test('5,000 devices keep their associations over a power cut, each with numbers of its own', () => {
   const [clock, events] = [new HandClock(), new EventRecorder()];
   const database = openDatabase(':memory:', gatewaySchema);
@@ -556,7 +603,8 @@ test('5,000 devices keep their associations over a power cut, each with numbers 
   );
   for (const { state } of all) {
     const found = stored.get(state.identity)?.state;
-    assert.deepEqual([found?.place, found?.keys], [state.place, state.keys]);
+    assert.deepEqual([found?.place, found?.keys], [state.place, Buffer.alloc(40, state.ownCid)]);
+    assert.deepEqual(state.keys, Buffer.alloc(40), 'the copy is overwritten');
     assert.ok(found!.sent > state.sent);
   }
   const transport = new CoapTransport({
@@ -564,7 +612,7 @@ test('5,000 devices keep their associations over a power cut, each with numbers 
     admission: new Admission({ clock, events }),
     store: store(),
   });
-  transport.restore();
+  transport.restore(() => 0);
   assert.equal(transport.footprint.associations, 5000);
   assert.ok(all.every(({ state: { place } }) => transport.reaches(place.address, place.port)));
 });

@@ -28,7 +28,7 @@ import { account, messageOf, rig } from '../../wire/coap/wire.ts';
 const gatewayId = 'dm.example';
 const deviceId = 'urn:dev:1';
 
-function startSessions() {
+function startSessions(isPlainAllowed = false) {
   const clock = new HandClock();
   const events = new EventRecorder();
   const credentials = new Credentials(openDatabase(':memory:', gatewaySchema), 10, testSealing);
@@ -47,6 +47,7 @@ function startSessions() {
   const sessions = new DeviceSessions({
     gatewayId,
     credentials,
+    isPlainAllowed,
     clock,
     entropy: seededEntropy(1),
     events,
@@ -382,4 +383,62 @@ test('a session ends with 404 at once when its device is detached', async () => 
   sessions.detached(deviceId);
   const failed = await events.until('session.failed', { device: deviceId });
   assert.deepEqual([failed.fields.status, sessions.size, attached(), clock.timers], [404, 0, 0, 0]);
+});
+
+describe('an account that a DM server has given with a key', () => {
+  const overHttp = { way: 'http', associations: ['connection 1'], address: 'http://192.0.2.7' } as const;
+
+  function given(
+    identity: string | undefined,
+    origin: 'server' | 'local' = 'server',
+    isPlainAllowed = false,
+  ) {
+    const rig = startSessions(isPlainAllowed);
+    rig.credentials.put({
+      ...rig.credentials.get(deviceId)!,
+      origin,
+      ...(identity !== undefined && { transport: { identity, key: 'a key that was not sent' } }),
+    });
+    return rig;
+  }
+
+  for (const identity of ['gw:abcdefghijklmnop', 'oscore:abcdefg'])
+    test(`counts with its key alone: ${identity}`, async () => {
+      const { anyone, device, events, sessions, attached } = given(identity);
+      const refused = { code: 'forbidden', message: /with a key for DTLS or OSCORE/ };
+      for (const session of ['1', '1', '2'])
+        await assert.rejects(anyone(device(session).start(), overHttp), refused);
+      assert.deepEqual(
+        events.all.map(({ name, fields }) => [name, fields.device, fields.status]),
+        Array.from({ length: 3 }, () => ['session.failed', deviceId, 403]),
+      );
+      assert.match(String(events.all[0]?.fields.reason), /the session came without it/);
+      assert.deepEqual([sessions.size, attached()], [0, 0]);
+      const { message } = await anyone(device('3').start(), { identity: deviceId });
+      assert.equal(statusesOf(message)[0], 'SyncHdr 212', 'with its key it is served');
+    });
+
+  test('who has not the secrets learns nothing of it', async () => {
+    const keyed = given('gw:abcdefghijklmnop');
+    const keyless = given(undefined);
+    for (let attempt = 1; attempt <= 2; attempt++) {
+      const message = claim(attempt, deviceId, wrong);
+      const [one, other] = await Promise.all([
+        keyed.anyone(message, overHttp),
+        keyless.anyone(message, overHttp),
+      ]);
+      assert.deepEqual(one.message, other.message);
+    }
+  });
+
+  for (const [what, rig] of [
+    ['without a key', () => given(undefined)],
+    ['of a local bootstrap', () => given('gw:abcdefghijklmnop', 'local')],
+    ['where plain CoAP is allowed by name', () => given('gw:abcdefghijklmnop', 'server', true)],
+  ] as const)
+    test(`others are served over HTTP: ${what}`, async () => {
+      const { anyone, device } = rig();
+      const { message } = await anyone(device('1').start(), overHttp);
+      assert.equal(statusesOf(message)[0], 'SyncHdr 212');
+    });
 });

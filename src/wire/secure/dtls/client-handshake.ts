@@ -31,7 +31,7 @@ import {
 import { clientPointBytes, clientShareBytes, EphemeralKey, readServerShare } from './key-exchange.ts';
 import { masterSecret, premasterOf } from './key-schedule.ts';
 import { type HandshakeMessage, MessageType } from './messages.ts';
-import { mostContent } from './server-choice.ts';
+import { limitOf, mostContent } from './server-choice.ts';
 import type { Session } from './sessions.ts';
 import { isAead, type Suite } from './suites.ts';
 
@@ -219,7 +219,7 @@ export class ClientHandshake extends Handshake {
   #deriveFrom(master: Buffer): void {
     const { identity, cid } = this.#settings;
     const { random: serverRandom, extensions } = this.#answer!;
-    const { cid: peerCid, recordSizeLimit = mostContent } = extensions;
+    const { cid: peerCid } = extensions;
     this.#master = master;
     this.derive({
       master,
@@ -231,7 +231,7 @@ export class ClientHandshake extends Handshake {
         isClient: true,
         ownCid: peerCid ? cid : undefined,
         peerCid: peerCid && peerCid.length > 0 ? peerCid : undefined,
-        peerLimit: Math.min(recordSizeLimit, mostContent),
+        peerLimit: limitOf(extensions),
       },
     });
   }

@@ -4,6 +4,7 @@ import { Reader, uint, uintVector, vector } from './bytes.ts';
 
 /** Numbers of the extensions that are understood. Others are ignored (RFC 5246 section 7.4.1.4). */
 const Extension = {
+  MaxFragmentLength: 1, // RFC 6066 section 4
   SupportedGroups: 10, // RFC 8422
   EcPointFormats: 11, // RFC 8422
   SignatureAlgorithms: 13, // RFC 5246 section 7.4.1.4.1
@@ -44,6 +45,8 @@ export interface HelloExtensions {
   readonly extendedMasterSecret?: boolean;
   /** Most bytes of content that the sender takes in one record. */
   readonly recordSizeLimit?: number;
+  /** The same as a code from 1 to 4, of peers that do not know `recordSizeLimit`: 2 to the power of 8 and the code. */
+  readonly maxFragment?: number;
   /** The connection ID that the sender wants in records to it; empty for none. Absent as well when it is too long. */
   readonly cid?: Buffer;
   readonly renegotiationInfo?: Buffer;
@@ -70,6 +73,12 @@ export function readExtensions(reader: Reader): HelloExtensions {
 
 function readExtension(type: number, body: Reader): HelloExtensions {
   switch (type) {
+    case Extension.MaxFragmentLength: {
+      const maxFragment = body.uint(1);
+      if (maxFragment < 1 || maxFragment > 4)
+        throw new DtlsFailure(Alert.IllegalParameter, 'there is no such fragment length');
+      return { maxFragment };
+    }
     case Extension.SupportedGroups:
       return { groups: new Reader(body.vector(2)).uints(2) };
     case Extension.EcPointFormats:
@@ -114,6 +123,7 @@ export function extensionBytes(said: HelloExtensions, isAnswer = false): Buffer 
   const add = (type: number, body: Buffer) => parts.push(uint(type, 2), vector(2, body));
   const nothing = Buffer.alloc(0);
   const types = (all: readonly number[]) => (isAnswer ? Buffer.from(all) : uintVector(1, 1, all));
+  if (said.maxFragment !== undefined) add(Extension.MaxFragmentLength, uint(said.maxFragment, 1));
   if (said.groups) add(Extension.SupportedGroups, uintVector(2, 2, said.groups));
   if (said.hasPointFormats) add(Extension.EcPointFormats, uintVector(1, 1, [uncompressed]));
   if (said.signatureAlgorithms)

@@ -37,6 +37,8 @@ export class Flights {
   readonly #parts: FlightParts;
   readonly #seal: (content: Buffer) => Buffer;
   readonly #gaveUp: () => void;
+  /** Most bytes of a fragment with its header. */
+  fragmentBytes = handshakeLimits.datagram - headerBytes;
   #record: number;
   #flight: readonly FlightItem[] = [];
   #timer: Timer | undefined;
@@ -128,7 +130,7 @@ export class Flights {
     if (item === 'change-cipher-spec')
       return [plainRecord(ContentType.ChangeCipherSpec, this.#record++, Buffer.from([1]))];
     if (item.type === MessageType.Finished) return [this.#seal(wholeMessage(item))];
-    return fragmentsOf(item, handshakeLimits.datagram - headerBytes).map((fragment) =>
+    return fragmentsOf(item, this.fragmentBytes).map((fragment) =>
       plainRecord(ContentType.Handshake, this.#record++, fragment),
     );
   }

@@ -21,6 +21,7 @@ import type { TimerWheel } from './timer-wheel.ts';
 /** What a handshake leads to. The session is there when it can be resumed. */
 export interface Established {
   readonly association: Association;
+  /** At a server its master secret is overwritten when `done` returns. */
   readonly session: Session | undefined;
   /** Sends the last flight again. Absent when the peer sent the last flight. */
   readonly repeat: (() => void) | undefined;
@@ -117,6 +118,7 @@ export abstract class Handshake {
   /** Ends the handshake without a word. */
   stop(): void {
     this.#end();
+    this.#keys?.master.fill(0);
     this.#association?.destroy();
   }
 
@@ -173,6 +175,7 @@ export abstract class Handshake {
     this.#keys = keys;
     const block = keyBlock(agreement.suite, master, clientRandom, serverRandom);
     this.#association = new Association({ ...agreement, keys: block }, this.parts.place);
+    block.fill(0);
     const hex = (bytes: Buffer) => bytes.toString('hex');
     this.parts.keyLog?.(`CLIENT_RANDOM ${hex(clientRandom)} ${hex(master)}`);
   }
@@ -189,11 +192,20 @@ export abstract class Handshake {
     this.#flights.send(flight, isLast, most);
   }
 
+  /** Keeps what is sent before there are keys to so many bytes in a record, too. */
+  protected limitFragments(bytes: number): void {
+    this.#flights.fragmentBytes = Math.min(this.#flights.fragmentBytes, bytes);
+  }
+
   /** Ends the handshake with success. */
   protected complete(session: Session | undefined): void {
     this.#end();
     const repeat = this.#flights.isLast ? () => this.repeat() : undefined;
     this.parts.done({ association: this.#association!, session, repeat });
+    // Who waits for clients has its own copy of what may be resumed. A client keeps its session itself.
+    if (session && this.peer === 'server') return;
+    session?.master.fill(0);
+    this.#keys!.master.fill(0);
   }
 
   #takePlain({ type, fragment }: DtlsRecord): void {

@@ -17,15 +17,22 @@ export function prf(secret: Uint8Array, label: string, seed: Uint8Array, length:
     a = hmac(secret, a);
     blocks.push(hmac(secret, a, labelled));
   }
-  return Buffer.concat(blocks).subarray(0, length);
+  const whole = Buffer.concat(blocks, length);
+  for (const block of blocks) block.fill(0);
+  return whole;
 }
 
 /**
  * The premaster secret of a pre-shared key (RFC 4279 section 2), or of one with a Diffie-Hellman secret (RFC 5489 section 2).
- * @param other the Diffie-Hellman secret
+ * @param other the Diffie-Hellman secret, which is overwritten
  */
-export const premasterOf = (psk: Uint8Array, other: Uint8Array = Buffer.alloc(psk.length)): Buffer =>
-  Buffer.concat([vector(2, other), uint(psk.length, 2), psk]);
+export function premasterOf(psk: Uint8Array, other: Uint8Array = Buffer.alloc(psk.length)): Buffer {
+  const front = vector(2, other);
+  const premaster = Buffer.concat([front, uint(psk.length, 2), psk]);
+  front.fill(0);
+  other.fill(0);
+  return premaster;
+}
 
 /** What the master secret depends on besides the premaster secret. */
 export interface MasterSeed {

@@ -11,6 +11,13 @@ import { isAead, type Suite } from './suites.ts';
 /** Most bytes of content in one record, which is also what is taken here (RFC 5246 section 6.2.1, RFC 8449 section 4). */
 export const mostContent = 2 ** 14;
 
+/** Most bytes of content that a peer takes in one record, by its hello. */
+export const limitOf = ({ recordSizeLimit, maxFragment }: HelloExtensions): number =>
+  Math.min(
+    recordSizeLimit ?? (maxFragment === undefined ? mostContent : 2 ** (8 + maxFragment)),
+    mostContent,
+  );
+
 /** What a server decides by. */
 export interface ServerSettings {
   /** The key of an identity; undefined when it is unknown. It should take the same time in both cases. */
@@ -137,7 +144,10 @@ export function answerTo({ hello, suite, certified, serverRandom, ownCid, sessio
       ...(certified && extensions.serverTypes && { serverTypes: [certified.serverType] }),
       ...(!isAead(suite) && { encryptThenMac: true }),
       ...(extensions.extendedMasterSecret && { extendedMasterSecret: true }),
-      ...(extensions.recordSizeLimit !== undefined && { recordSizeLimit: mostContent }),
+      // Who sends both means the limit (RFC 8449 section 5).
+      ...(extensions.recordSizeLimit === undefined
+        ? extensions.maxFragment !== undefined && { maxFragment: extensions.maxFragment }
+        : { recordSizeLimit: mostContent }),
       ...(ownCid !== undefined && { cid: cidOf(ownCid) }),
       ...(knowsRenegotiation && { renegotiationInfo: Buffer.alloc(0) }),
     },

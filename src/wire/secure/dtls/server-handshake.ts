@@ -26,7 +26,7 @@ import {
   type Certified,
   type Choice,
   choose,
-  mostContent,
+  limitOf,
   type ServerSettings,
 } from './server-choice.ts';
 
@@ -86,7 +86,7 @@ export class ServerHandshake extends Handshake {
     const { resumed } = this.#choice!;
     const { keyOf, sessions, certificates } = this.#settings;
     // A key that ends takes its session along.
-    if (resumed && !sessions.get(resumed.id)) return false;
+    if (resumed && !sessions.has(resumed.id)) return false;
     if (this.#proven) return isStillTrusted(this.#proven, certificates()?.trust, this.parts.clock.wall());
     const now = keyOf(this.#identity);
     return !!resumed || (!!this.#key && !!now && Buffer.compare(this.#key, now) === 0);
@@ -96,6 +96,7 @@ export class ServerHandshake extends Handshake {
     const hello = readClientHello(message.body);
     const choice = choose(hello, this.#settings, this.parts);
     this.#choice = choice;
+    this.limitFragments(limitOf(hello.extensions));
     const { suite, resumed, certified } = choice;
     if (certified) {
       if (!this.#settings.mayCauseSignatures(this.parts.place.address)) {
@@ -192,7 +193,7 @@ export class ServerHandshake extends Handshake {
 
   #deriveFrom(master: Buffer): void {
     const { hello, suite, serverRandom, ownCid } = this.#choice!;
-    const { cid, recordSizeLimit = mostContent } = hello.extensions;
+    const { cid } = hello.extensions;
     this.#master = master;
     this.#expected = MessageType.Finished;
     this.derive({
@@ -206,7 +207,7 @@ export class ServerHandshake extends Handshake {
         isClient: false,
         ownCid,
         peerCid: cid && cid.length > 0 ? cid : undefined,
-        peerLimit: Math.min(recordSizeLimit, mostContent),
+        peerLimit: limitOf(hello.extensions),
       },
     });
   }

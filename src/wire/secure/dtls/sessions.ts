@@ -51,6 +51,11 @@ export class Sessions {
     this.#sessions.set(identity, { id, suite, proof, slot: this.#masters.keep(master) });
   }
 
+  has(id: Buffer): boolean {
+    return this.#ids.has(keyOf(id));
+  }
+
+  /** With a copy of its master secret. */
   get(id: Buffer): Session | undefined {
     const identity = this.#ids.get(keyOf(id));
     const held = identity === undefined ? undefined : this.#sessions.get(identity);
