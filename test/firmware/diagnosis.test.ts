@@ -87,6 +87,15 @@ test('the log of a panic stays until there is another log, and is taken out of t
   assert.equal(made.read('data/root/kernel-log').length, most);
 });
 
+test('the copies for the gateway are bounded, whatever the originals are', { skip }, (t) => {
+  const made = board(t);
+  made.put('data/root/kernel-log', 'z'.repeat(5 * most));
+  made.put('data/crash/1.log', 'z'.repeat(5 * most));
+  made.start();
+  for (const name of ['KernelLog', 'LastCrash'])
+    assert.equal(made.read(`run/diagnosis/${name}`).length, most, name);
+});
+
 test('the latest of the logs of crashes is told, and its end if it is long', { skip }, (t) => {
   const made = board(t);
   made.put('data/crash/1.log', 'old');
