@@ -8,6 +8,7 @@ import { build } from 'esbuild';
 import { publish } from './figure-pages.ts';
 import { single, today } from './figures.ts';
 import { writeMinified } from './minified.ts';
+import { leaveCborPlain } from './plain-cbor.ts';
 import { packagesIn, sbomOf } from './sbom.ts';
 import { leaveLogsOut } from './without-logs.ts';
 import { leaveProseOut } from './without-prose.ts';
@@ -155,6 +156,7 @@ const options = (name, lines, commands) => ({
     leaveOut,
     late,
     leaveLogsOut,
+    leaveCborPlain,
     leaveProseOut(commands.includes('ddf') ? ['described'] : ['described', 'leaf', 'interior']),
     ...(commands === bundles.postern ? [leaveTablesOut] : []),
   ],
