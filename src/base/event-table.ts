@@ -144,6 +144,7 @@ export const eventTable = {
   'enrolment.done': info<'gateway' | 'server'>(),
   'enrolment.failed': error<'gateway' | 'reason'>(),
   'enrolment.file-damaged': error<never, never, { file: string; aside: string }>(),
+  'enrolment.manifest-taken': info<never, never, { batch: string; boards: number }>(),
   'enrolment.refused': warn<'gateway' | 'reason'>(),
   'enrolment.request-refused': warn.byPeer<'reason', 'gateway', { claim: string }>(),
   'enrolment.requested': warn.byPeer<'gateway' | 'reason', never, { key: string; claim: string }>(),
@@ -307,6 +308,7 @@ export const eventTable = {
   'update.not-healthy': error<'slot' | 'version' | 'reason'>(),
   'update.not-healthy-yet': info<'reason'>(),
   'update.restarting': info<'slot' | 'version'>(),
+  'update.revocation-list': info<never, never, { lists: number }>(),
   'update.waiting': info<never, never, { window: string }>(),
 
   // The watchdog of the board.

@@ -11,6 +11,7 @@ import { DmError } from '../dm/dm-error.ts';
 import { DmStatus } from '../dm/status.ts';
 import type { TreeBranch } from '../dm/tree-branch.ts';
 import { FirmwareBranch } from '../mo/firmware-branch.ts';
+import { FumoState } from '../mo/fumo.ts';
 import { imageScheme } from '../mo/gw-image-inventory.ts';
 import type { GatewayConfig } from './config.ts';
 import type { LiveSettings } from './live-settings.ts';
@@ -83,6 +84,13 @@ export class GatewayFirmware implements AsyncDisposable {
         record: (order) => this.#updater.record(order),
         launch: (order) => this.#updater.launch(order),
         cancel: () => this.#updater.cancel(),
+        lists: () => this.#slots.lists(),
+        revoke: async (list) => {
+          if (this.branch.state === FumoState.Updating)
+            throw new PosternError('conflict', 'an update is being installed');
+          await this.#slots.revoke(list);
+          events.emit('update.revocation-list', { lists: this.#slots.lists().split('BEGIN').length - 1 });
+        },
       },
     });
     const bound = () => network.addresses.map(({ address }) => address);
@@ -189,6 +197,7 @@ function slotsOf({ settings, live, disk, restart, clock }: GatewayFirmwareParts)
       partitions: '/dev/postern',
       diagnosis: '/run/diagnosis',
       bundleFile: '/data/update/bundle.raucb',
+      lists: '/run/revoked.pem',
       release: '/etc/postern-release',
       kernelArguments: '/proc/cmdline',
       clock,
@@ -204,6 +213,10 @@ function slotsOf({ settings, live, disk, restart, clock }: GatewayFirmwareParts)
     get authority() {
       return live.current.updateAuthority;
     },
+    get secondAuthority() {
+      return live.current.updateSecondAuthority;
+    },
+    clock,
     current,
     disk,
     restart: restart ?? (() => {}),

@@ -42,6 +42,13 @@ export interface FirmwareRunner {
    * @throws {PosternError} `conflict` when there is none, or its installation has begun
    */
   cancel?(): () => void;
+  /** PEM texts of the revocation lists in force. Absent where signers of packages cannot be revoked. */
+  lists?(): string;
+  /**
+   * Puts a revocation list in force.
+   * @throws {PosternError} `conflict` when no authority has signed it, or a newer one is in force
+   */
+  revoke?(list: string): Promise<void>;
 }
 
 /** What the branch is made of. */
@@ -64,13 +71,7 @@ const initial: readonly TndsNode[] = [
   { name: 'DownloadAndUpdate', format: 'node', children: [{ name: 'PkgURL', format: 'chr', value: '' }] },
   { name: 'State', format: 'int', value: String(FumoState.Idle) },
 ];
-
-const cancellation: TndsNode = {
-  name: 'Ext',
-  format: 'node',
-  children: [{ name: 'Cancel', format: 'null' }],
-};
-
+const listPath = ['Ext', 'RevocationList'] as const;
 /**
  * `./FwUpdate` (OMA FUMO 1.0): the nodes that a server writes and executes. An operation starts when all of the package is
  * stored: an Exec inside an Atomic that fails starts nothing.
@@ -87,8 +88,19 @@ export class FirmwareBranch implements TreeBranch {
     this.#parts = parts;
     const { nodes, clock, runner } = parts;
     this.#stored = new StoredBranch('FwUpdate', fumo.root, nodes, { type: fumo.id, clock });
-    for (const node of [...initial, ...(runner.cancel ? [cancellation] : [])])
-      if (!this.#stored.view([node.name])) this.#stored.plant([node.name], node);
+    if (runner.lists) this.#stored.derive(listPath, () => runner.lists!());
+    const extensions: TndsNode[] = [];
+    if (runner.lists) extensions.push({ name: listPath[1], format: 'chr', value: '' });
+    if (runner.cancel) extensions.push({ name: 'Cancel', format: 'null' });
+    if (extensions.length > 0) this.#plant([], { name: listPath[0], format: 'node' });
+    for (const node of extensions) this.#plant([listPath[0]], node);
+    for (const node of initial) this.#plant([], node);
+  }
+
+  /** Plants a node that is not there. */
+  #plant(parent: NodePath, node: TndsNode): void {
+    const path = [...parent, node.name];
+    if (!this.#stored.view(path)) this.#stored.plant(path, node);
   }
 
   /** State of the update, one of `FumoState`. */
@@ -117,8 +129,14 @@ export class FirmwareBranch implements TreeBranch {
     this.#stored.add(path, node);
   }
 
-  replace(path: NodePath, node: NewNode): void {
+  /**
+   * A revocation list is in force at once, and stays so when the Atomic around it fails: it is the word of its authority, and not of
+   * the server.
+   */
+  replace(path: NodePath, node: NewNode): Promise<void> | undefined {
+    if (path[0] === listPath[0]) return this.#parts.runner.revoke?.(String(node.value));
     this.#stored.replace(path, node);
+    return undefined;
   }
 
   begin(): void {

@@ -91,8 +91,15 @@ export const fumo: ManagementObject = {
     ),
     Ext: interior(
       get,
-      "Postern's own",
-      { Cancel: leaf('null', ['Exec'], 'Cancels the operation, until the installation begins') },
+      "Postern's extensions",
+      {
+        Cancel: leaf('null', ['Exec'], 'Cancels the operation, until the installation begins', zeroOrOne),
+        RevocationList: leaf(
+          'chr',
+          settable,
+          'Revocation lists (X.509, PEM) for signers of bundles that are in force. A newer one is written here',
+        ),
+      },
       zeroOrOne,
     ),
   }),

@@ -37,6 +37,7 @@ function image(t: TestContext, answers?: string, release = 'version=1.2.3\nboard
       partitions: folder,
       diagnosis: folder,
       bundleFile: join(folder, 'bundle'),
+      lists: join(folder, 'revoked.pem'),
       release: join(folder, 'release'),
       kernelArguments: join(folder, 'cmdline'),
       clock: new SystemClock(),

@@ -77,6 +77,8 @@ export function gateway({ folder, database, boot }: ReturnType<typeof machine>, 
       },
       try: async (left) => void boot.change({ trying: otherSlot(slot), left, failed: undefined }),
       keep: async () => void boot.change(keptState(boot.read(), slot)),
+      lists: () => '',
+      revoke: async () => {},
       restart: () => {
         calls.push('restart');
         settings.restart?.();
