@@ -51,7 +51,9 @@ export interface GatewayBranchesParts {
   readonly certificate: CertificateKeeper | undefined;
   /** To whom this gateway belongs, where it has that certificate. */
   readonly ownership: Ownership | undefined;
-  readonly firmware: { readonly branch: TreeBranch; readonly version: string } | undefined;
+  readonly firmware:
+    | { readonly branch: TreeBranch; readonly diagnostics: TreeBranch; readonly version: string }
+    | undefined;
 }
 
 /** The branches of the gateway's own tree, by the names of their nodes. */
@@ -84,7 +86,7 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
     DMAcc: accounts.branch,
     Inbox: new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, parts, root, by) }),
     GwJoin: new JoinBranch(joins),
-    ...(firmware && { FwUpdate: firmware.branch }),
+    ...(firmware && { FwUpdate: firmware.branch, GwDiagnostics: firmware.diagnostics }),
     ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
     ...(ownership && { GwOwner: new OwnerBranch(ownership) }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
