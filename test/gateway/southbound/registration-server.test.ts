@@ -571,17 +571,60 @@ test("the bootstrap server keeps the account of another bootstrap server, and wr
   ]);
   assert.deepEqual(sent, [
     ['0.01', '', undefined],
-    ['0.04', '', undefined],
+    ['0.04', '0/1', undefined],
+    ['0.04', '1/0', undefined],
     ['0.03', '0/1', 110],
     ['0.03', '1/0', 110],
     ['0.02', 'bs', undefined],
   ]);
-  const security = decodeContent(ContentFormat.SenmlJson, calls[2]?.[1].payload ?? new Uint8Array(), [0, 1]);
+  const security = decodeContent(ContentFormat.SenmlJson, calls[3]?.[1].payload ?? new Uint8Array(), [0, 1]);
   assert.ok(
     security.some(({ path, value }) => pathText(path) === '/0/1/0' && value === 'coap://192.0.2.1:5683'),
   );
   assert.equal(bootstrap.has('a'), true);
   assert.equal(events.count('lwm2m.bootstrapped'), 1);
+});
+
+/** Requests of a bootstrap of a client that answers Bootstrap-Discover with these links. */
+async function bootstrapOf(links: string, answer: Answer = () => ({ code: Code.Deleted })) {
+  const { ask, settle, calls, events } = rig((request) =>
+    request.method === Code.GET ? { payload: Buffer.from(links) } : answer(request),
+  );
+  await ask(Code.POST, '/bs', ['ep=a']);
+  for (let i = 0; i < 4; i++) await settle();
+  const paths = (method: number) =>
+    calls.filter(([, call]) => call.method === method).map(([, { path }]) => path.join('/'));
+  return { deleted: paths(Code.DELETE), written: paths(Code.PUT), isDone: events.count('lwm2m.bootstrapped') };
+}
+
+// conforms: GW-26
+test('a bootstrap deletes accounts of other servers, and nothing else of the tree', async () => {
+  const tree = '</3/0>,</5/0>,</33000/0>,</33000/7>,</3303/0>';
+  const former = '</0/1>;ssid=7,</1/0>;ssid=7,</2/0>,</2/1>,</21/0>;ssid=7';
+  const usual = await bootstrapOf(`</>;lwm2m=1.1,</0/0>,${former},${tree}`);
+  assert.deepEqual(usual.deleted, ['0/1', '1/0', '2/0', '2/1', '21/0']);
+  assert.deepEqual(usual.written, ['0/1', '1/0']);
+  // Its account is not at instance 0, or has an ID that stands for the bootstrap server.
+  for (const ssid of ['', ';ssid=0', ';ssid=65535']) {
+    const moved = await bootstrapOf(`</0/0>;ssid=7,</0/1>${ssid},${tree}`);
+    assert.deepEqual(moved, { deleted: ['0/0'], written: ['0/0', '1/0'], isDone: 1 });
+  }
+  const fresh = await bootstrapOf(`</0/0>,${tree}`);
+  assert.deepEqual(fresh, { deleted: [], written: ['0/1', '1/0'], isDone: 1 });
+});
+
+test('a bootstrap of a client whose links do not show the account of the bootstrap server deletes whole objects', async () => {
+  const whole = { deleted: ['0', '1', '2', '21'], written: ['0/1', '1/0'], isDone: 1 };
+  const many = Array.from({ length: 17 }, (_, at) => `</0/${at + 1}>;ssid=7`).join();
+  for (const links of ['', 'no links', '</1/0>;ssid=7,</3/0>', '</0/0>;ssid=7', `</0/0>,${many}`])
+    assert.deepEqual(await bootstrapOf(links), whole, links);
+  // LwM2M 1.0 has 4.00 for what is not there.
+  for (const code of [Code.NotFound, Code.BadRequest]) {
+    const answer: Answer = ({ method }) => ({ code: method === Code.DELETE ? code : Code.Changed });
+    assert.deepEqual(await bootstrapOf('', answer), whole);
+  }
+  const refused: Answer = ({ method }) => ({ code: method === Code.DELETE ? Code.BadRequest : Code.Changed });
+  assert.equal((await bootstrapOf('</0/0>,</0/1>;ssid=7', refused)).isDone, 0);
 });
 
 // conforms: GW-26
@@ -598,6 +641,7 @@ test('a bootstrap that fails does not count; a Bootstrap-Pack has the whole acco
   const entries = decodeContent(ContentFormat.SenmlCbor, reply?.payload ?? new Uint8Array(), []);
   const at = (path: string) => entries.find((entry) => pathText(entry.path) === path)?.value;
   assert.deepEqual([at('/0/1/0'), at('/1/0/1')], ['coap://192.0.2.1:5683', 600]);
+  assert.deepEqual([...new Set(entries.map(({ path }) => pathText(path.slice(0, 2))))], ['/0/1', '/1/0']);
   assert.equal(bootstrap.has('a'), true);
   assert.equal((await ask(Code.GET, '/bspack', ['ep=a'], { accept: 60 })).code, '4.06');
   assert.equal((await ask(Code.GET, '/bspack', ['ep=stranger'])).code, '4.03');
