@@ -23,7 +23,7 @@ import { RegistrationServer } from './southbound/registration-server.ts';
 import type { GatewayState } from './state.ts';
 import type { DeviceKeys } from './store/device-keys.ts';
 import type { Inventory } from './store/inventory.ts';
-import type { Registrations } from './store/registrations.ts';
+import { lifetimeOf, type Registrations } from './store/registrations.ts';
 
 export interface Lwm2mServiceParts {
   readonly settings: NonNullable<GatewayConfig['lwm2m']>;
@@ -45,6 +45,8 @@ export interface Lwm2mServiceParts {
 
 /** Milliseconds within which the earlier address of a client must answer a CoAP ping. */
 const pingTimeout = 2000;
+/** Milliseconds of silence after which a client that cannot prove itself has lost its name, also if its lifetime is longer. */
+const nameHeldFor = 86_400_000;
 
 /** What log and `postern status` say of LwM2M clients for now. */
 export const lwm2mWarning =
@@ -167,7 +169,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     const client = clientOf(registrations, inventory, deviceId);
     if (!client) return missing('it is not registered here');
     const finding = await this.#identity.prove(deviceId);
-    const isLate = clock.now() - arrivals.lastOf(deviceId) > client.lifetime * 1000;
+    const isLate = clock.now() - arrivals.lastOf(deviceId) > lifetimeOf(client);
     return finding.kind === 'unproven' && isLate
       ? missing(`its registration lifetime of ${client.lifetime} s passed without an update`)
       : finding;
@@ -188,7 +190,8 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     const { kind } = await this.#identity.prove(deviceId, 'duplicate');
     // The client may have shown that it is here.
     if (!elsewhere()) return false;
-    if (kind === 'unproven') return clock.now() - arrivals.lastOf(deviceId) <= client.lifetime * 1000;
+    if (kind === 'unproven')
+      return clock.now() - arrivals.lastOf(deviceId) <= Math.min(lifetimeOf(client), nameHeldFor);
     return kind === 'proven';
   }
 
@@ -208,5 +211,13 @@ const clientOf = (registrations: Registrations, inventory: Inventory, deviceId: 
 /** The registration of an LwM2M client that is attached here, with its lifetime in milliseconds. */
 export function registrationOf({ registrations, inventory }: GatewayState, deviceId: string) {
   const client = registrations && clientOf(registrations, inventory, deviceId);
-  return client && { lifetime: client.lifetime * 1000, queueMode: client.queueMode };
+  return client && { lifetime: lifetimeOf(client), queueMode: client.queueMode };
+}
+
+/** What `postern devices` shows of the registration of an LwM2M client that is attached here. The lifetime is in seconds. */
+export function shownRegistration({ registrations, inventory }: GatewayState, deviceId: string) {
+  const client = registrations && clientOf(registrations, inventory, deviceId);
+  if (!client) return undefined;
+  const { version, lifetime, binding, queueMode } = client;
+  return { registration: { version, lifetime, binding, queueMode } };
 }

@@ -377,7 +377,12 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
       });
       const [outcome] = await manage(second, [{ name: 'Get', uri: './3303/0/5701' }]);
       assert.equal(outcome?.results[0]?.data, 'Cel', 'managed although it was not heard since the restart');
+      const shown = { version: "1.1", lifetime: 3600, binding: 'U', queueMode: false };
+      const listed = () => second.devices()[0] as { registration?: object; lastSeen: number } | undefined;
+      assert.deepEqual(listed()?.registration, shown);
+      const before = listed()?.lastSeen ?? 0;
       await client.update();
+      assert.ok((listed()?.lastSeen ?? 0) > before, 'an update moves when it was heard last');
       assert.equal(site.deviceEvents.count('device.attach-done'), 1, 'and its registration is good');
     } finally {
       rmSync(folder, { recursive: true });

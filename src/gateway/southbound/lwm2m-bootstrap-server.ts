@@ -172,7 +172,11 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
       await call(address, port, { ...request, timeout, signal, isOwed: true }, heardOn);
     try {
       const found = await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat });
-      const { stale, free: instance, context } = accountsOf(found, local.scheme === 'coap' && remote.identity !== undefined);
+      const {
+        stale,
+        free: instance,
+        context,
+      } = accountsOf(found, local.scheme === 'coap' && remote.identity !== undefined);
       // Before the client loses its former account.
       tryDisk();
       const key = this.#newKey(deviceId, local, remote);
@@ -305,7 +309,9 @@ function accountsOf({ code, payload }: CoapAnswer, isOscore: boolean) {
   }
   const isShown = own.some(([object]) => object === ObjectId.Security);
   if (!isShown || stale.length > limits.deletions)
-    stale = accountObjects.filter((object) => !isOscore || object !== ObjectId.Oscore).map((object) => [object]);
+    stale = accountObjects
+      .filter((object) => !isOscore || object !== ObjectId.Oscore)
+      .map((object) => [object]);
   if (!isShown) own.push([ObjectId.Security, 0], [ObjectId.Oscore, 0]);
   const free = (of: number) =>
     [0, 1, 2, 3].find((id) => !own.some(([object, instance]) => object === of && instance === id)) ?? 1;

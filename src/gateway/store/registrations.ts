@@ -18,8 +18,10 @@ export interface Registration {
   readonly heardOn?: string;
   /** LwM2M version, such as `1.1`. */
   readonly version: string;
-  /** Seconds. */
+  /** Seconds. 0: the registration has no end. */
   readonly lifetime: number;
+  /** Transports that the client announced, such as `U`. */
+  readonly binding?: string;
   /** The client sleeps, and listens only for a while after it has sent something. */
   readonly queueMode: boolean;
   /** Path segments in front of each object path (root path). */
@@ -31,6 +33,9 @@ export interface Registration {
   /** The client proved by a key or certificate that this name is its own when it registered. */
   readonly proven?: boolean;
 }
+
+/** Milliseconds after which a registration ends. */
+export const lifetimeOf = ({ lifetime }: Registration): number => lifetime * 1000 || Number.POSITIVE_INFINITY;
 
 /**
  * Durable store of the registrations of LwM2M clients, one per client. Registrations survive a restart of the gateway,
@@ -171,6 +176,7 @@ const registrationBody = v.looseObject({
   heardOn: v.exactOptional(v.string()),
   version: v.string(),
   lifetime: integer,
+  binding: v.exactOptional(v.string()),
   queueMode: v.boolean(),
   root: v.array(v.string()),
   paths: v.array(v.array(integer)),

@@ -23,7 +23,14 @@ export interface ObjectDescription {
 }
 
 /** IDs of the objects that code here refers to by name. */
-export const ObjectId = { Security: 0, Server: 1, AccessControl: 2, Device: 3, Firmware: 5, Oscore: 21 } as const;
+export const ObjectId = {
+  Security: 0,
+  Server: 1,
+  AccessControl: 2,
+  Device: 3,
+  Firmware: 5,
+  Oscore: 21,
+} as const;
 
 /** Resource IDs of the object LwM2M Server (LwM2M core 1.1, appendix E.2). */
 export const ServerResource = { Lifetime: 1, RegistrationUpdateTrigger: 8 } as const;

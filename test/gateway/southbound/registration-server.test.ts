@@ -9,7 +9,7 @@ import { LwM2mBootstrapServer } from '../../../src/gateway/southbound/lwm2m-boot
 import { LwM2mCalls } from '../../../src/gateway/southbound/lwm2m-calls.ts';
 import { RegistrationServer } from '../../../src/gateway/southbound/registration-server.ts';
 import { DeviceKeys } from '../../../src/gateway/store/device-keys.ts';
-import { Registrations } from '../../../src/gateway/store/registrations.ts';
+import { lifetimeOf, Registrations } from '../../../src/gateway/store/registrations.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import type { CoapAnswer, CoapCall } from '../../../src/wire/coap/blockwise-client.ts';
 import { Code, codeFromText, codeText } from '../../../src/wire/coap/codes.ts';
@@ -50,6 +50,7 @@ function rig(
   const events = new EventRecorder();
   const attached = new Map<string, AttachedDevice>();
   const left: string[] = [];
+  const heard: string[] = [];
   const calls: [string, CoapCall][] = [];
   const elsewhere = new Set<string>();
   const strangers = new Set(['stranger']);
@@ -81,7 +82,7 @@ function rig(
       attached.delete(id);
       left.push(id);
     },
-    heard: () => {},
+    heard: (id) => heard.push(id),
     clock,
     entropy: seededEntropy(1),
     events,
@@ -167,6 +168,7 @@ function rig(
     settle,
     attached,
     left,
+    heard,
     calls,
     events,
     elsewhere,
@@ -516,7 +518,7 @@ test('a refused registration gets the code of its reason', async () => {
   elsewhere.add('twin');
   assert.equal((await register('twin')).code, '4.09');
   assert.equal((await ask(Code.POST, '/rd', ['ep=a'])).code, '4.00');
-  assert.equal((await ask(Code.POST, '/rd', ['ep=a', 'lwm2m=9.0'])).code, '4.00');
+  assert.equal((await ask(Code.POST, '/rd', ['ep=a', 'lwm2m=9.0'])).code, '4.12');
   assert.equal((await ask(Code.POST, '/rd', ['ep=a', 'lwm2m=1.1'], { payload: '<' })).code, '4.00');
   for (const id of ['a', 'b', 'c']) {
     await register(id);
@@ -524,6 +526,68 @@ test('a refused registration gets the code of its reason', async () => {
   }
   assert.deepEqual([...attached.keys()], ['a', 'b'], 'the inventory is full');
   assert.equal(registrations.get('c'), undefined);
+});
+
+test('each refusal is told once, with its reason', async () => {
+  const { ask, register, elsewhere, events, settle, registrations } = rig(described);
+  const { location } = await register('a');
+  await settle();
+  const reasonOf = async (request: () => Promise<unknown>) => {
+    const from = events.all.length;
+    await request();
+    return events.all
+      .slice(from)
+      .map(({ name, fields }) => `${name} ${fields.device}: ${fields.reason ?? ''}`)
+      .join();
+  };
+  const refusals: [() => Promise<unknown>, RegExp][] = [
+    [() => register('stranger'), /refused stranger: a client with this endpoint name may not/],
+    [() => register('dm'), /refused dm: an OMA DM device/],
+    [() => ask(Code.POST, '/rd'), /refused : \?ep=/],
+    [() => ask(Code.POST, '/rd', ['ep=b']), /refused b: the query lacks the version/],
+    [() => ask(Code.POST, '/rd', ['ep=b', 'lwm2m=9.0']), /refused b: LwM2M 9.0 is not supported/],
+    [() => ask(Code.POST, '/rd', ['ep=b', 'lwm2m=1.1', 'lt=-1']), /refused b: the lifetime must be/],
+    [() => ask(Code.POST, location, ['lt=x']), /refused a: the lifetime must be/],
+    [() => ask(Code.POST, location, [], { payload: '<' }), /refused a: link format expected/],
+  ];
+  for (const [request, reason] of refusals) assert.match(await reasonOf(request), reason);
+  elsewhere.add('twin');
+  assert.match(await reasonOf(() => register('twin')), /^registration.duplicate twin: $/);
+  registrations.tryDisk = () => {
+    throw new PosternError('storage', 'the disk is full');
+  };
+  assert.match(await reasonOf(() => register('b')), /^registration.refused b: the disk is full$/);
+});
+
+test('version, binding and Queue Mode are kept, also over a restart; an update that changes nothing writes nothing', async () => {
+  const { ask, settle, registrations, heard } = rig(described);
+  const query = ['ep=a', 'lwm2m=1.2', 'lt=0', 'b=UT', 'Q'];
+  const { location } = await ask(Code.POST, '/rd', query, { payload: '</3/0>' });
+  await settle();
+  const { version, lifetime, binding, queueMode } = registrations.get('a')!;
+  assert.deepEqual([version, lifetime, binding, queueMode], ['1.2', 0, 'UT', true]);
+  assert.equal(lifetimeOf(registrations.get('a')!), Number.POSITIVE_INFINITY);
+  const put = test.mock.method(registrations, 'put');
+  heard.length = 0;
+  assert.equal((await ask(Code.POST, location, ['b=UT', 'Q'])).code, '2.04');
+  assert.equal(put.mock.callCount(), 0);
+  assert.deepEqual(heard, ['a'], 'it was heard all the same');
+  await ask(Code.POST, location, ['b=U']);
+  assert.equal(put.mock.callCount(), 1);
+  assert.deepEqual([registrations.get('a')?.binding, registrations.get('a')?.queueMode], ['U', false]);
+});
+
+test('an update from another address counts as heard at once by a key, and else when the client answers there', async () => {
+  const silent = new PosternError('timeout', 'no answer');
+  const { ask, register, settle, heard } = rig(() => (heard.length > 1 ? silent : described({} as CoapCall)));
+  const { location } = await register('a');
+  await settle();
+  heard.push('all silent');
+  await ask(Code.POST, location, [], { port: 8 });
+  await settle();
+  assert.deepEqual(heard, ['a', 'all silent']);
+  await ask(Code.POST, location, [], { port: 9, identity: 'a' });
+  assert.deepEqual(heard, ['a', 'all silent', 'a']);
 });
 
 test('at the bound the registration that was renewed longest ago is deleted', () => {
@@ -594,7 +658,11 @@ async function bootstrapOf(links: string, answer: Answer = () => ({ code: Code.D
   for (let i = 0; i < 4; i++) await settle();
   const paths = (method: number) =>
     calls.filter(([, call]) => call.method === method).map(([, { path }]) => path.join('/'));
-  return { deleted: paths(Code.DELETE), written: paths(Code.PUT), isDone: events.count('lwm2m.bootstrapped') };
+  return {
+    deleted: paths(Code.DELETE),
+    written: paths(Code.PUT),
+    isDone: events.count('lwm2m.bootstrapped'),
+  };
 }
 
 // conforms: GW-26
