@@ -46,6 +46,7 @@ import { DeviceAddresses, provenAddresses, rememberedDevices } from './southboun
 import { DeviceLocator } from './southbound/device-locator.ts';
 import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
+import { ImageTickets } from './southbound/image-tickets.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { Joins } from './southbound/joins.ts';
 import { KeyEnds } from './southbound/key-ends.ts';
@@ -286,7 +287,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const delegation = new Delegation({ manage: proxy.manage, vocabulary, ...machine });
 
   // The objects of the gateway's own management tree, and the client that reports to DM servers.
+  const start = state.database.file?.lock.starts ?? 0;
+  const tickets = new ImageTickets({ sealing: state.sealing, start, devices: inventory, clock });
   const objects = new GatewayObjects({
+    tickets,
     vocabulary,
     state,
     expected: expectedDevices(credentials, locator, events, config.oscore !== undefined),
@@ -456,6 +460,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
         (deviceId, package0) => notified(deviceId, '', package0),
       ),
     image: (name) => objects.images.ready(name),
+    tickets,
     ...networks,
     ...machine,
   });
