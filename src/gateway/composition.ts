@@ -245,6 +245,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     },
     ...machine,
   });
+  const start = state.database.file?.lock.starts ?? 0;
+  const tickets = new ImageTickets({ sealing: state.sealing, start, devices: inventory, clock });
   const lwm2m =
     config.lwm2m &&
     state.registrations &&
@@ -259,6 +261,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       associations,
       keys: credentials.keys,
       oscoreUri: networks.oscoreUri,
+      imageAt: (deviceId, uri) => {
+        const [, path = '', name = ''] = /(\/img\/([^/?]+)\?.*)/.exec(uri) ?? [];
+        return tickets.holderOf(path) === deviceId
+          ? objects.images.ready(decodeURIComponent(name))
+          : undefined;
+      },
       signals,
       joins,
       ...machine,
@@ -287,8 +295,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const delegation = new Delegation({ manage: proxy.manage, vocabulary, ...machine });
 
   // The objects of the gateway's own management tree, and the client that reports to DM servers.
-  const start = state.database.file?.lock.starts ?? 0;
-  const tickets = new ImageTickets({ sealing: state.sealing, start, devices: inventory, clock });
   const objects = new GatewayObjects({
     tickets,
     vocabulary,

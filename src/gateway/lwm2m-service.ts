@@ -6,7 +6,7 @@ import type { Resource } from '../wire/coap/router.ts';
 import type { GatewayConfig } from './config.ts';
 import type { DeviceListener, DeviceSignals } from './device-signals.ts';
 import type { LiveSettings } from './live-settings.ts';
-import { AdaptationMode } from './modes/adaptation.ts';
+import { AdaptationMode, type AdaptationModeParts } from './modes/adaptation.ts';
 import { isAdapted } from './modes/device-management.ts';
 import type { Manage } from './modes/waiting-work.ts';
 import type { Arrivals } from './southbound/arrivals.ts';
@@ -36,6 +36,7 @@ export interface Lwm2mServiceParts {
   readonly associations: Associations;
   readonly keys: DeviceKeys;
   readonly oscoreUri: LwM2mBootstrapParts['oscoreUri'];
+  readonly imageAt: AdaptationModeParts['imageAt'];
   readonly signals: DeviceSignals;
   readonly joins: Joins;
   readonly clock: Clock;
@@ -92,6 +93,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       isThere: (...args) => this.#identity.isThere(...args),
       calls: new LwM2mCalls(call, this.#identity),
       updated: (...args) => signals.updateEnded(...args),
+      imageAt: parts.imageAt,
       clock,
       events,
     });

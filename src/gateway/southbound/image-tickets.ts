@@ -3,7 +3,7 @@ import { hashedName } from '../../base/hashed-name.ts';
 import type { Sealer } from '../../base/sealing.ts';
 import type { DeviceRecords } from '../../mo/device-record.ts';
 import type { CoapRequest } from '../../wire/coap/message.ts';
-import { versionPath } from './image-resource.ts';
+import { imagePath, versionPath } from './image-resource.ts';
 
 export interface ImageTicketsParts {
   readonly sealing: Sealer;
@@ -50,10 +50,14 @@ export class ImageTickets {
 
   /** The attached device whose valid ticket a request for an image has. */
   deviceOf(request: CoapRequest): string | undefined {
+    const { path, query } = request;
+    return query.length === 2 ? this.holderOf(`${imagePath(path[1] ?? '')}?${query.join('&')}`) : undefined;
+  }
+
+  /** The attached device that has a valid ticket for a path and query as `pathFor` makes them. */
+  holderOf(uri: string): string | undefined {
     const { sealing, start, devices } = this.#parts;
-    const ticket = request.parameter('t');
-    if (ticket === undefined) return undefined;
-    const path = versionPath(request.path[1] ?? '', request.parameter('v') ?? '');
+    const [path = '', ticket = ''] = uri.split('&t=');
     const content = sealing.open(Buffer.from(ticket, 'base64url'), path);
     if (!content) return undefined;
     const since = content.readUInt32BE(8);

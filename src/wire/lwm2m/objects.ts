@@ -37,11 +37,28 @@ export const ServerResource = { Lifetime: 1, RegistrationUpdateTrigger: 8 } as c
 /** Resource IDs of the object Device (LwM2M core 1.1, appendix E.4). */
 export const DeviceResource = { SerialNumber: 2 } as const;
 /** Resource IDs of the object Firmware Update (LwM2M core 1.1, appendix E.6). */
-export const FirmwareResource = { PackageUri: 1, Update: 2, State: 3, Result: 5 } as const;
+export const FirmwareResource = {
+  Package: 0,
+  PackageUri: 1,
+  Update: 2,
+  State: 3,
+  Result: 5,
+  Protocols: 8,
+  Delivery: 9,
+} as const;
 /** Values of the resource State. */
 export const FirmwareState = { Idle: 0, Downloading: 1, Downloaded: 2, Updating: 3 } as const;
 /** Values of the resource Update Result. */
-export const FirmwareResult = { None: 0, Success: 1, ConnectionLost: 4, BadUri: 7 } as const;
+export const FirmwareResult = {
+  None: 0,
+  Success: 1,
+  ConnectionLost: 4,
+  BadUri: 7,
+  Cancelled: 10,
+  Deferred: 11,
+} as const;
+/** Values of the resource Firmware Update Delivery Method: by Package URI, by a Write of the package, by both. */
+export const FirmwareDelivery = { Pull: 0, Push: 1, Both: 2 } as const;
 
 const one = (name: string, type: ResourceType, operations: Operations): ResourceDescription => ({
   name,

@@ -641,7 +641,11 @@ test("the bootstrap server keeps the account of another bootstrap server, and wr
     ['0.03', '1/0', 110],
     ['0.02', 'bs', undefined],
   ]);
-  const security = decodeContent(ContentFormat.SenmlJson, calls[3]?.[1].payload ?? new Uint8Array(), [0, 1]);
+  const security = decodeContent(
+    ContentFormat.SenmlJson,
+    (calls[3]?.[1].payload as Uint8Array | undefined) ?? new Uint8Array(),
+    [0, 1],
+  );
   assert.ok(
     security.some(({ path, value }) => pathText(path) === '/0/1/0' && value === 'coap://192.0.2.1:5683'),
   );
