@@ -262,7 +262,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       keys: credentials.keys,
       oscoreUri: networks.oscoreUri,
       imageAt: (deviceId, uri) => {
-        const [, path = '', name = ''] = /(\/img\/([^/?]+)\?.*)/.exec(uri) ?? [];
+        const path = uri.slice(uri.indexOf('/img/'));
+        const [, , name = ''] = path.split(/[/?]/);
         return tickets.holderOf(path) === deviceId
           ? objects.images.ready(decodeURIComponent(name))
           : undefined;

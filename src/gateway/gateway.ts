@@ -11,7 +11,7 @@ import type { CoapTransport } from '../wire/secure/coap-transport.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
-import { shownRegistration } from './lwm2m-service.ts';
+import { registrationOf } from './lwm2m-service.ts';
 import { forgetUnlisted, knowManualDevices } from './settings.ts';
 import type { JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
@@ -249,7 +249,7 @@ export class Gateway implements AsyncDisposable {
     const { state } = this.#parts;
     return Array.from(shownRecords(state.inventory).values(), (record) => ({
       ...record,
-      ...shownRegistration(state, record.deviceId),
+      registration: registrationOf(state, record.deviceId),
     }));
   }
 

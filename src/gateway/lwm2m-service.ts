@@ -18,12 +18,12 @@ import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { Joins } from './southbound/joins.ts';
 import { type LwM2mBootstrapParts, LwM2mBootstrapServer } from './southbound/lwm2m-bootstrap-server.ts';
 import { LwM2mCalls } from './southbound/lwm2m-calls.ts';
-import { type Finding, missing } from './southbound/presence.ts';
+import { type Finding, lifetimeOf, missing } from './southbound/presence.ts';
 import { RegistrationServer } from './southbound/registration-server.ts';
 import type { GatewayState } from './state.ts';
 import type { DeviceKeys } from './store/device-keys.ts';
 import type { Inventory } from './store/inventory.ts';
-import { lifetimeOf, type Registrations } from './store/registrations.ts';
+import type { Registrations } from './store/registrations.ts';
 
 export interface Lwm2mServiceParts {
   readonly settings: NonNullable<GatewayConfig['lwm2m']>;
@@ -171,7 +171,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     const client = clientOf(registrations, inventory, deviceId);
     if (!client) return missing('it is not registered here');
     const finding = await this.#identity.prove(deviceId);
-    const isLate = clock.now() - arrivals.lastOf(deviceId) > lifetimeOf(client);
+    const isLate = clock.now() - arrivals.lastOf(deviceId) > lifetimeOf(client.lifetime);
     return finding.kind === 'unproven' && isLate
       ? missing(`its registration lifetime of ${client.lifetime} s passed without an update`)
       : finding;
@@ -193,7 +193,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     // The client may have shown that it is here.
     if (!elsewhere()) return false;
     if (kind === 'unproven')
-      return clock.now() - arrivals.lastOf(deviceId) <= Math.min(lifetimeOf(client), nameHeldFor);
+      return clock.now() - arrivals.lastOf(deviceId) <= Math.min(lifetimeOf(client.lifetime), nameHeldFor);
     return kind === 'proven';
   }
 
@@ -210,16 +210,10 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
 const clientOf = (registrations: Registrations, inventory: Inventory, deviceId: string) =>
   isAdapted(inventory, deviceId) ? registrations.get(deviceId) : undefined;
 
-/** The registration of an LwM2M client that is attached here, with its lifetime in milliseconds. */
+/** What other parts need of the registration of an LwM2M client that is attached here. The lifetime is in seconds. */
 export function registrationOf({ registrations, inventory }: GatewayState, deviceId: string) {
-  const client = registrations && clientOf(registrations, inventory, deviceId);
-  return client && { lifetime: lifetimeOf(client), queueMode: client.queueMode };
-}
-
-/** What `postern devices` shows of the registration of an LwM2M client that is attached here. The lifetime is in seconds. */
-export function shownRegistration({ registrations, inventory }: GatewayState, deviceId: string) {
   const client = registrations && clientOf(registrations, inventory, deviceId);
   if (!client) return undefined;
   const { version, lifetime, binding, queueMode } = client;
-  return { registration: { version, lifetime, binding, queueMode } };
+  return { version, lifetime, binding, queueMode };
 }

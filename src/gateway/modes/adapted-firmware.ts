@@ -8,13 +8,7 @@ import { DmError } from '../../dm/dm-error.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { FumoResult, FumoState } from '../../mo/fumo.ts';
 import type { CallBody } from '../../wire/coap/blockwise-client.ts';
-import {
-  FirmwareDelivery,
-  FirmwareResource,
-  FirmwareResult,
-  FirmwareState,
-  ObjectId,
-} from '../../wire/lwm2m/objects.ts';
+import { FirmwareResource, FirmwareResult, FirmwareState, ObjectId } from '../../wire/lwm2m/objects.ts';
 import type { Path } from '../../wire/lwm2m/path.ts';
 import type { ServedImage } from '../southbound/image-resource.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
@@ -47,18 +41,22 @@ const limits = { remembered: 16_384, running: 1024 } as const;
 const polling = { first: 500, cap: 30_000, deadline: 3_600_000 } as const;
 
 /** FUMO result codes (OMA FUMO 1.0, section 8.2) by LwM2M Update Result. */
-const results: Readonly<Record<number, number>> = {
-  [FirmwareResult.Success]: FumoResult.Ok,
-  2: FumoResult.NoRoom,
-  3: FumoResult.NoRoom,
-  [FirmwareResult.ConnectionLost]: FumoResult.NetworkFailed,
-  5: FumoResult.Corrupt,
-  6: FumoResult.NotAcceptable,
-  [FirmwareResult.BadUri]: FumoResult.BadUrl,
-  8: FumoResult.Failed,
-  9: FumoResult.BadUrl,
-  [FirmwareResult.Cancelled]: FumoResult.Cancelled,
-};
+const results: readonly number[] = [
+  FumoResult.Failed,
+  FumoResult.Ok,
+  FumoResult.NoRoom,
+  FumoResult.NoRoom,
+  FumoResult.NetworkFailed,
+  FumoResult.Corrupt,
+  FumoResult.NotAcceptable,
+  FumoResult.BadUrl,
+  FumoResult.Failed,
+  FumoResult.BadUrl,
+  FumoResult.Cancelled,
+];
+
+/** Values of the resource Firmware Update Delivery Method: by a Write of the package alone, and also by Package URI. */
+const delivers = { push: 1, both: 2 } as const;
 
 /** What a client says of its update. */
 interface Said {
@@ -204,9 +202,7 @@ export class AdaptedFirmware {
     const { state, result, delivery, protocols } = await this.#poll(client);
     const image = imageAt(deviceId, url);
     const isKnown = protocols.length === 0 || protocols.includes(url.startsWith('coaps:') ? 1 : 0);
-    const isPush =
-      image !== undefined &&
-      (delivery === FirmwareDelivery.Push || (delivery === FirmwareDelivery.Both && !isKnown));
+    const isPush = image && (delivery === delivers.push || (delivery === delivers.both && !isKnown));
     const give = async (value: string) => {
       const path = at(FirmwareResource.PackageUri);
       await calls.write(client, path, [{ path, value }], { signal });

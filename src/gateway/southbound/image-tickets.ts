@@ -42,9 +42,7 @@ export class ImageTickets {
   pathFor(deviceId: string, name: string, hash: string): string {
     const { sealing, start } = this.#parts;
     const path = versionPath(name, hash);
-    const content = Buffer.from(`${hashedName(deviceId)}${'0'.repeat(16)}`, 'hex');
-    content.writeUInt32BE(start, 8);
-    content.writeUInt32BE(this.#seconds, 12);
+    const content = Buffer.from(`${hashedName(deviceId)} ${start} ${this.#seconds}`);
     return `${path}&t=${sealing.seal(content, path).toString('base64url')}`;
   }
 
@@ -59,10 +57,8 @@ export class ImageTickets {
     const { sealing, start, devices } = this.#parts;
     const [path = '', ticket = ''] = uri.split('&t=');
     const content = sealing.open(Buffer.from(ticket, 'base64url'), path);
-    if (!content) return undefined;
-    const since = content.readUInt32BE(8);
-    const begun = since === start ? content.readUInt32BE(12) : 0;
-    if ((since !== start && since !== start - 1) || this.#seconds - begun > validFor) return undefined;
-    return devices.named(content.toString('hex', 0, 8))?.deviceId;
+    const [name = '', since, issuedAt] = String(content ?? '').split(' ');
+    const begun = Number(since) === start ? Number(issuedAt) : Number(since) === start - 1 ? 0 : Number.NaN;
+    return this.#seconds - begun <= validFor ? devices.named(name)?.deviceId : undefined;
   }
 }

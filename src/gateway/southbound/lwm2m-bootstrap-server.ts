@@ -182,10 +182,10 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
       const key = this.#newKey(deviceId, local, remote);
       const party = key && deviceId;
       for (const path of stale) {
-        const answer = await send({ method: Code.DELETE, path: path.map(String) });
+        const answer = await send({ method: Code.DELETE, path: path.split('/') });
         const { code } = answer;
         // It was deleted already, or a client without this object says so by 4.00 (LwM2M 1.0).
-        if (code !== Code.NotFound && (path.length > 1 || code !== Code.BadRequest))
+        if (code !== Code.NotFound && (path.includes('/') || code !== Code.BadRequest))
           expectDone(deviceId, 'Delete', answer);
       }
       // A client may look for the context as soon as something links to it.
@@ -277,44 +277,32 @@ interface Key {
 const resourcesOf = (instance: Path, values: Readonly<Record<number, Value>>): readonly Entry[] =>
   Object.entries(values).map(([id, value]) => ({ path: [...instance, Number(id)], value }));
 
-/** Objects that are accounts of servers, or belong to them. */
-const accountObjects: readonly number[] = [
-  ObjectId.Security,
-  ObjectId.Server,
-  ObjectId.AccessControl,
-  ObjectId.Oscore,
-];
 /** What stands for the bootstrap server in `ssid`: nothing (LwM2M core 1.1, section 6.1.7.3), or an ID that no server may have. */
 const ownIds: ReadonlySet<unknown> = new Set([undefined, '0', '65535']);
 
 /**
- * Finds by the answer to Bootstrap-Discover which instances belong to accounts of other servers, and which instance IDs of the
+ * Finds by the answer to Bootstrap-Discover which instances of the objects Security, Server, Access Control and OSCORE belong to accounts of other servers, and which instance IDs of the
  * objects Security and OSCORE do not overwrite the account of the bootstrap server. If the answer does not show that account, it is
  * assumed at instance 0, where it usually is. Then the objects are deleted as a whole: a client never deletes the account of its
  * bootstrap server (section 6.1.7.5). All other objects stay as they are.
  * @param isOscore the client's bootstrap account may have a security context
  */
 function accountsOf({ code, payload }: CoapAnswer, isOscore: boolean) {
-  const own: Path[] = [];
-  let stale: Path[] = [];
+  const own: string[] = [];
+  let stale: string[] = [];
   try {
     for (const { target, attributes } of isSuccess(code) ? parseLinks(Buffer.from(payload).toString()) : []) {
-      const [, object = -1, instance = -1] = /^\/(\d{1,5})\/(\d{1,5})$/.exec(target)?.map(Number) ?? [];
-      const isKept = object === ObjectId.Security || (isOscore && object === ObjectId.Oscore);
-      if (accountObjects.includes(object))
-        (isKept && ownIds.has(attributes.ssid) ? own : stale).push([object, instance]);
+      const [, path, object] = /^\/((0|1|2|21)\/\d{1,5})$/.exec(target) ?? [];
+      const isKept = (object === '0' || (isOscore && object === '21')) && ownIds.has(attributes.ssid);
+      if (path) (isKept ? own : stale).push(path);
     }
   } catch {
     // What was read before the error shows no more than a list that is cut off.
   }
-  const isShown = own.some(([object]) => object === ObjectId.Security);
-  if (!isShown || stale.length > limits.deletions)
-    stale = accountObjects
-      .filter((object) => !isOscore || object !== ObjectId.Oscore)
-      .map((object) => [object]);
-  if (!isShown) own.push([ObjectId.Security, 0], [ObjectId.Oscore, 0]);
-  const free = (of: number) =>
-    [0, 1, 2, 3].find((id) => !own.some(([object, instance]) => object === of && instance === id)) ?? 1;
+  const isShown = own.some((path) => path.startsWith('0/'));
+  if (!isShown || stale.length > limits.deletions) stale = ['0', '1', '2', ...(isOscore ? [] : ['21'])];
+  if (!isShown) own.push('0/0', '21/0');
+  const free = (of: number) => [0, 1, 2, 3].find((id) => !own.includes(`${of}/${id}`)) ?? 1;
   return { stale, free: free(ObjectId.Security), context: free(ObjectId.Oscore) };
 }
 

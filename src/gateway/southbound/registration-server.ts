@@ -6,8 +6,8 @@ import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../..
 import { Option, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
 import {
+  bindingLength,
   queryOf,
-  readBinding,
   readLifetime,
   readObjects,
   readRegistration,
@@ -136,7 +136,7 @@ export class RegistrationServer implements AsyncDisposable {
     const { remote, query, payload } = request;
     const given = queryOf(query);
     const lifetime = readLifetime(given.get('lt')) ?? known.lifetime;
-    const binding = readBinding(given.get('b'));
+    const binding = given.get('b')?.slice(0, bindingLength);
     const updated: Registration = {
       ...known,
       address: remote.address,
@@ -151,14 +151,7 @@ export class RegistrationServer implements AsyncDisposable {
     const hasMoved = remote.address !== address || remote.port !== port || heardOn !== local.bound;
     if (isPending) this.#pending.update(updated, payload.length);
     // An update without changes needs no write to the disk.
-    else if (
-      hasMoved ||
-      lifetime !== known.lifetime ||
-      updated.binding !== known.binding ||
-      updated.queueMode !== known.queueMode ||
-      payload.length > 0
-    )
-      this.#parts.registrations.put(updated);
+    else if (JSON.stringify(updated) !== JSON.stringify(known)) this.#parts.registrations.put(updated);
     // Whoever has a key proves by it that the new address is its own.
     if (!isPending && (!hasMoved || remote.identity !== undefined)) this.#parts.heard(deviceId, updated);
     if (hasMoved || payload.length > 0) this.#proof.ask(location, remote, local);

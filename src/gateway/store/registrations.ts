@@ -34,9 +34,6 @@ export interface Registration {
   readonly proven?: boolean;
 }
 
-/** Milliseconds after which a registration ends. */
-export const lifetimeOf = ({ lifetime }: Registration): number => lifetime * 1000 || Number.POSITIVE_INFINITY;
-
 /**
  * Durable store of the registrations of LwM2M clients, one per client. Registrations survive a restart of the gateway,
  * because the clients assume that they are still valid. Names whose clients have proved them once are remembered longer: until

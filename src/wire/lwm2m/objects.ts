@@ -26,7 +26,6 @@ export interface ObjectDescription {
 export const ObjectId = {
   Security: 0,
   Server: 1,
-  AccessControl: 2,
   Device: 3,
   Firmware: 5,
   Oscore: 21,
@@ -54,11 +53,8 @@ export const FirmwareResult = {
   Success: 1,
   ConnectionLost: 4,
   BadUri: 7,
-  Cancelled: 10,
   Deferred: 11,
 } as const;
-/** Values of the resource Firmware Update Delivery Method: by Package URI, by a Write of the package, by both. */
-export const FirmwareDelivery = { Pull: 0, Push: 1, Both: 2 } as const;
 
 const one = (name: string, type: ResourceType, operations: Operations): ResourceDescription => ({
   name,

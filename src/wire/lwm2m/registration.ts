@@ -31,6 +31,8 @@ export interface RegisteredObjects {
 
 /** Lifetime in seconds without the parameter `lt`, and the longest one. 0 means for ever. */
 const lifetimes = { usual: 86_400, most: 0xffffffff } as const;
+/** Characters of the parameter `b` that are kept. */
+export const bindingLength = 8;
 /** Most bytes of the links in one registration: some 1,500 object instances. */
 const largestList = 16 * 1024;
 const versions = new Set(['1.0', '1.1', '1.2']);
@@ -61,16 +63,12 @@ export function readRegistration(query: readonly string[], payload: Uint8Array):
     endpoint,
     version,
     lifetime: readLifetime(given.get('lt')) ?? lifetimes.usual,
-    binding: readBinding(given.get('b')) ?? 'U',
+    binding: (given.get('b') ?? 'U').slice(0, bindingLength),
     // LwM2M 1.0 announces Queue Mode in the binding, later versions by the parameter Q.
     queueMode: given.has('Q') || (given.get('b') ?? '').includes('Q'),
     objects: readObjects(payload),
   };
 }
-
-/** Reads the parameter `b`. Returns `undefined` when it is absent. */
-export const readBinding = (text: string | undefined): string | undefined =>
-  text && ownText(text.slice(0, 8));
 
 /**
  * Reads the parameter `lt`, in seconds. Returns `undefined` when it is absent.
