@@ -95,7 +95,8 @@ export async function call(
 
   const overhead = encodedLength(sorted(head)) + mostOther;
   const exponent = exponentFor(endpoint.remoteOf(address, port), overhead, payload.length, largestExponent);
-  if (payload.length <= blockSize(exponent)) return await collect(send, await send([], payload.subarray(0, payload.length)));
+  if (payload.length <= blockSize(exponent))
+    return await collect(send, await send([], payload.subarray(0, payload.length)));
   head.push(opaque(Option.RequestTag, entropy.bytes(4)));
   return await collect(send, await upload(send, payload, exponent));
 }
