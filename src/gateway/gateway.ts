@@ -11,6 +11,7 @@ import type { CoapTransport } from '../wire/secure/coap-transport.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
+import { registrationOf } from './lwm2m-service.ts';
 import { forgetUnlisted, knowManualDevices } from './settings.ts';
 import type { JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
@@ -245,8 +246,11 @@ export class Gateway implements AsyncDisposable {
   }
 
   devices(): readonly DeviceRecord[] {
-    const { inventory } = this.#parts.state;
-    return [...shownRecords(inventory).values()];
+    const { state } = this.#parts;
+    return Array.from(shownRecords(state.inventory).values(), (record) => ({
+      ...record,
+      registration: registrationOf(state, record.deviceId),
+    }));
   }
 
   /**

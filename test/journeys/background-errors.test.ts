@@ -346,6 +346,7 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     const events = new EventRecorder();
     const clock = new HandClock();
     const firmware = new AdaptedFirmware({
+      imageAt: () => undefined,
       clientOf: () => undefined,
       calls: undefined as never,
       ended: broken,

@@ -21,6 +21,7 @@ export interface AdaptationModeParts {
   readonly calls: LwM2mCalls;
   /** Called when a firmware update that a client accepted has ended. */
   readonly updated: AdaptedFirmwareParts['ended'];
+  readonly imageAt: AdaptedFirmwareParts['imageAt'];
   readonly clock: Clock;
   readonly events: Events;
 }
@@ -45,9 +46,9 @@ export class AdaptationMode implements AsyncDisposable {
 
   constructor(parts: AdaptationModeParts) {
     this.#parts = parts;
-    const { updated: ended, clientOf, calls, clock, events } = parts;
+    const { updated: ended, ...rest } = parts;
     const { signal } = this.#stop;
-    this.#firmware = new AdaptedFirmware({ clientOf, calls, ended, clock, events, signal });
+    this.#firmware = new AdaptedFirmware({ ...rest, ended, signal });
     this.#waiting = new WaitingWork(parts.clock);
   }
 

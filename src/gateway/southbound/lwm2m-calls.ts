@@ -1,6 +1,6 @@
 import { BoundedMap } from '../../base/bounded-map.ts';
 import { errorOfCoap, PosternError } from '../../base/errors.ts';
-import type { CoapAnswer, CoapCall } from '../../wire/coap/blockwise-client.ts';
+import type { CallBody, CoapAnswer, CoapCall } from '../../wire/coap/blockwise-client.ts';
 import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
 import { parseLinks } from '../../wire/coap/link-format.ts';
@@ -186,6 +186,12 @@ export class LwM2mCalls {
       }),
       signal,
     });
+  }
+
+  /** Writes an opaque resource block by block, as octets of no further format. */
+  async push(client: LwM2mClient, path: Path, payload: CallBody, signal: AbortSignal): Promise<void> {
+    const contentFormat = ContentFormat.OctetStream;
+    await this.#do(client, path, { method: Code.PUT, contentFormat, payload, signal });
   }
 
   /** Deletes an object instance or a resource instance. */
