@@ -3,11 +3,11 @@ import { background, failed, guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import type { Events } from '../../base/events.ts';
-import { Type } from '../coap/codec.ts';
+import { isEmpty, Type } from '../coap/codec.ts';
 import type { CoapEndpoint } from '../coap/endpoint.ts';
 import type { Remote } from '../coap/message.ts';
 import { remoteKey } from '../coap/peer.ts';
-import { deviceOf, remoteOf } from './association-owner.ts';
+import { deviceOf, type Owner, remoteOf } from './association-owner.ts';
 import {
   type AssociationStore,
   credentialMark,
@@ -41,10 +41,7 @@ export interface CoapTransportParts {
    * Whose key an identity names, and of what kind it is; by default the identity itself.
    * @param proof of a certificate or a raw public key; undefined for a pre-shared key
    */
-  readonly ownerOf?: (
-    identity: string,
-    proof: string | undefined,
-  ) => Pick<Remote, 'identity' | 'credential' | 'party'>;
+  readonly ownerOf?: (identity: string, proof: string | undefined) => Owner;
   /** Called when the pre-shared key of an identity has opened an association. */
   readonly opened?: (identity: string) => void;
   /** What certificates and raw public keys need, as it is now; undefined where they are not served. */
@@ -169,7 +166,7 @@ export class CoapTransport {
     const association = this.#byKey.get(key);
     if (!association) return;
     try {
-      this.#dtls.send(association, content);
+      this.#dtls.send(association, content, this.#probing.has(association) && isEmpty(content, Type.CON));
       this.#retiring.get(key)?.end();
     } catch (thrown) {
       failed(this.#parts.events, 'coap-datagram', thrown);
@@ -258,7 +255,7 @@ export class CoapTransport {
       socket.endpoint.vouch(remote, remote.party ?? remote.identity ?? association.identity);
     if (association.isStale) {
       this.#probe(association);
-      if (!isReset(content)) return;
+      if (!isEmpty(content, Type.RST)) return;
     }
     socket.received(content, remote.address, remote.port);
   }
@@ -314,12 +311,14 @@ export class CoapTransport {
     this.#own(association, this.#parts.ownerOf?.(identity, proof) ?? { identity });
   }
 
-  #own(association: Association, owner: Pick<Remote, 'identity' | 'credential'>): void {
+  #own(association: Association, { identity, credential, party }: Owner): void {
     const { place, peerLimit } = association;
     const { address, port } = place;
-    const datagramBytes = peerLimit < mostContent ? { datagramBytes: peerLimit } : {};
-    const remote = { address, port, key: `dtls ${this.#opened++}`, ...datagramBytes, ...owner };
-    association.owner = remote satisfies Remote;
+    const datagramBytes = peerLimit < mostContent ? peerLimit : undefined;
+    const key = `dtls ${this.#opened++}`;
+    // With a spread each of them would take more memory.
+    const remote: Remote = { address, port, key, identity, credential, party, datagramBytes };
+    association.owner = remote;
     this.#byKey.set(remote.key, association);
   }
 
@@ -402,6 +401,3 @@ export class CoapTransport {
     ended?.(reason);
   }
 }
-
-/** Whether a datagram is a Reset (RFC 7252 section 4.2). */
-const isReset = (content: Buffer): boolean => content.length === 4 && ((content[0]! >> 4) & 3) === Type.RST;
