@@ -35,6 +35,16 @@ export interface Target {
   readonly deviceAddresses: readonly string[];
   /** Places of honest parties with an association. Whoever reads the network knows them. */
   readonly keyed: readonly KeyedPlace[];
+  /** An authority for certificates of devices, whose key the attacker has. */
+  readonly authority: AuthorityFiles;
+}
+
+/** An authority as text, so that another process can issue its certificates. */
+export interface AuthorityFiles {
+  readonly pem: string;
+  readonly keyPem: string;
+  /** DER of its name in hexadecimal digits. */
+  readonly subject: string;
 }
 
 export interface Attack {
@@ -48,6 +58,8 @@ export interface Attack {
   readonly cutsOff?: true;
   /** The DM server hangs meanwhile. */
   readonly stopsServer?: true;
+  /** Somebody lets devices join meanwhile. */
+  readonly opensJoinWindow?: true;
   readonly run: (target: Target, chance: Entropy) => Promise<void>;
 }
 
