@@ -61,7 +61,7 @@ const places = 50;
 /** Names or keys of the attacker: several times as many as the gateway keeps associations. */
 const identities = 400;
 /** Milliseconds between two handshakes of one place. */
-const shakeEvery = 500;
+const shakeEvery = 1000;
 
 /** Shakes hands from one place, and leaves its former associations as they are. */
 class Shaker {
@@ -151,7 +151,7 @@ export const associationAttacks: Readonly<Record<string, Attack>> = {
     },
   },
   'dtls-identities': {
-    what: 'Handshakes with 400 certificates of an authority that the gateway trusts, four times as many as it keeps associations, at most 100 a second from 50 addresses. None is closed',
+    what: 'Handshakes with 400 certificates of an authority that the gateway trusts, four times as many as it keeps associations, at most 50 a second from 50 addresses. None is closed',
     run: async (target) => {
       const { keyPem, subject } = target.authority;
       const issuer = { key: createPrivateKey(keyPem), subject: Buffer.from(subject, 'hex') };
@@ -161,7 +161,7 @@ export const associationAttacks: Readonly<Record<string, Attack>> = {
     },
   },
   'dtls-joining': {
-    what: 'Handshakes with 400 keys that nobody has listed, while a join window is open, at most 100 a second from 50 addresses. None is closed',
+    what: 'Handshakes with 400 keys that nobody has listed, while a join window is open, at most 50 a second from 50 addresses. None is closed',
     opensJoinWindow: true,
     run: async (target) => {
       const unknown = authority('Unknown');
