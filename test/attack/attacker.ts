@@ -122,6 +122,9 @@ export async function sendOnce(
 const running = new AsyncLocalStorage<string>();
 const acts = new Map<string, number>();
 
+/** What each attack has of its rate: those that go on at once have the load of one together. */
+let share = 1;
+
 /** Counts what the running attack has done. An attack that does nothing proves nothing. */
 export function acted(): void {
   const name = running.getStore()!;
@@ -130,16 +133,17 @@ export function acted(): void {
 
 /** Runs attacks at once, for ever. Tells the program again and again how much the one has done that did least. */
 export async function runAll(attacks: readonly (readonly [string, () => Promise<void>])[]): Promise<void> {
+  share = 1 / attacks.length;
   for (const [name] of attacks) acts.set(name, 0);
   setInterval(() => process.stdout.write(`${Math.min(...acts.values())}\n`), 100);
   await Promise.all(attacks.map(([name, run]) => running.run(name, run)));
 }
 
-/** Runs `act` about `rate` times per second, for ever. */
+/** Runs `act` about `rate` times per second, for ever. Attacks that go on at once share this rate. */
 export async function repeatedly(rate: number, act: (round: number) => unknown): Promise<never> {
   const began = performance.now();
   for (let done = 0; ; ) {
-    const due = ((performance.now() - began) / 1000) * rate;
+    const due = ((performance.now() - began) / 1000) * rate * share;
     for (; done < due; done++) {
       await act(done);
       acted();
