@@ -30,6 +30,8 @@ const storeAfter = 5000;
 const farewell = 2000;
 /** Milliseconds for the answer to a ping. It is shorter than the time after which a ping is sent again. */
 const probeTime = 1900;
+/** Most associations that are pinged at one time. The others wait, so that 5,000 devices after a power cut do not repeat in vain. */
+const mostProbes = 512;
 
 export interface CoapTransportParts {
   readonly clock: Clock;
@@ -79,6 +81,8 @@ export class CoapTransport {
   readonly #sockets = new Map<string, SecureSocket>();
   readonly #byKey = new Map<string, Association>();
   readonly #probing = new Set<Association>();
+  /** Those that are pinged next. */
+  readonly #toProbe = new Set<Association>();
   readonly #reserving = new Set<Association>();
   /** Those of which the store has nothing, or not the place. */
   readonly #unstored = new Set<Association>();
@@ -269,11 +273,21 @@ export class CoapTransport {
     const socket = this.#socketOf(association);
     const { candidate, place } = association;
     if (!socket || this.#probing.has(association)) return;
+    if (this.#probing.size >= mostProbes) {
+      this.#toProbe.add(association);
+      return;
+    }
+    this.#toProbe.delete(association);
     this.#probing.add(association);
     void background(this.#parts.events, 'coap-datagram', async () => {
       // A ping that could not be sent says nothing. The next record leads to another one.
       const isThere = await socket.endpoint.ping(place.address, place.port, probeTime).catch(() => false);
       this.#probing.delete(association);
+      for (const next of this.#toProbe) {
+        this.#toProbe.delete(next);
+        this.#probe(next);
+        break;
+      }
       if (!isThere) return;
       if (association.isStale) association.refresh();
       if (candidate) this.#follow(association, candidate);
@@ -392,6 +406,7 @@ export class CoapTransport {
     this.#byKey.delete(this.#formerKeys.get(association) ?? '');
     association.owner = undefined;
     this.#unstored.delete(association);
+    this.#toProbe.delete(association);
     try {
       if (!isClient) store.remove(identity);
     } catch (thrown) {
