@@ -66,11 +66,15 @@ class StormDevice implements AsyncDisposable {
         const association = await this.#client.connect(this.#identity);
         tally.handshakes++;
         return association;
-      } catch {
+      } catch (thrown) {
         tally.failures++;
+        reasons.set(String(thrown), (reasons.get(String(thrown)) ?? 0) + 1);
       }
   }
 }
+
+/** Why handshakes of the present storm failed, and how many. */
+const reasons = new Map<string, number>();
 
 async function rest(board: Board): Promise<void> {
   await pause(storing);
@@ -134,7 +138,8 @@ async function storms({ disk, trust, devices: count }: StormOrder): Promise<Boar
     const ready = await board.start();
     console.error(`${name}: the board serves after ${(ready / 1000).toFixed(1)} s`);
     const taken = await storm(board, devices);
-    console.error(`${name}: ${JSON.stringify(taken)}`);
+    console.error(`${name}: ${JSON.stringify(taken)}`, Object.fromEntries(reasons));
+    reasons.clear();
     await rest(board);
     await board.machine.cutPower();
     return taken;
