@@ -11,7 +11,7 @@ const pageBlocks: Readonly<Record<string, readonly string[]>> = {
   'docs/performance.md': [
     'coap',
     'dtls',
-    'board-storm',
+    'storm',
     'codecs',
     'gateway',
     'against',
