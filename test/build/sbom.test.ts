@@ -61,7 +61,7 @@ test('each bundle has a bill of materials that names each package in it, with ve
     assert.equal(sbom.metadata.component.hashes[0]?.content, hash, 'it is the one of this bundle');
   }
   const all = readdirSync(join(root, 'dist')).filter((name) => name.endsWith('.cdx.json'));
-  assert.equal(all.length, 4);
+  assert.equal(all.length, 5);
 });
 
 test('scoped packages, licence expressions, two versions, and a package without a licence', (t) => {

@@ -369,16 +369,17 @@ export class CoapTransport {
   #storeLater(association: Association): void {
     const { clock, events, store } = this.#parts;
     this.#unstored.add(association);
-    this.#storing ??= clock.after(
-      storeAfter,
-      guarded(events, 'state', () => {
-        this.#storing = undefined;
+    this.#storing ??= clock.after(storeAfter, () => {
+      this.#storing = undefined;
+      void background(events, 'state', async () => {
         const all = [...this.#unstored];
         // Where nothing can be stored, they live until the process ends.
         this.#unstored.clear();
         store.save(all.map((each) => this.#record(each, each.reserved - reservedBlock, false)));
-      }),
-    );
+        // Nothing else may be written for long. A power cut would take what is not synced.
+        await store.settled();
+      });
+    });
   }
 
   #record(association: Association, sent: number, isClean: boolean): StoredAssociation {

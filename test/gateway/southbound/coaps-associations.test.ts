@@ -493,6 +493,26 @@ describe('a gateway that starts again', () => {
     assert.equal(rig.transport.footprint.associations, 1);
   });
 
+  test('is synced when it is stored, also when nothing else is written', async () => {
+    const rig = new Rig();
+    const calls: string[] = [];
+    rig.wrap = (store) => ({
+      load: () => store.load(),
+      remove: (identity) => store.remove(identity),
+      settled: () => {
+        calls.push('settled');
+        return store.settled();
+      },
+      save: (all) => {
+        calls.push('save');
+        store.save(all);
+      },
+    });
+    rig.start();
+    await rig.connect();
+    assert.deepEqual(calls, ['save', 'settled']);
+  });
+
   test('has no key in clear in its state', async () => {
     const rig = new Rig();
     await rig.connect();
