@@ -11,6 +11,7 @@ import { Code, codeText } from '../../src/wire/coap/codes.ts';
 import { Option, uint, uriOptions } from '../../src/wire/coap/options.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
+import { turn } from '../wire/coap/wire.ts';
 import { childTables, Site } from './site.ts';
 
 const id = 'urn:dev:lwm2m:1';
@@ -527,6 +528,49 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
     await client.update();
     await again;
     assert.equal(gateway.devices().length, 1, 'it is still listed, so it may register again');
+  });
+
+  test('a trigger for devices of both kinds goes to those that open sessions; the LwM2M client has a status of its own', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([other]);
+    const gateway = await site.gateway([], clients(id));
+    const device = site.device(other, gateway, { server: true });
+    const client = site.client(id, gateway);
+    for (const each of [device, client]) {
+      await each.start();
+      await each.attached;
+      await site.headendEvents.until('alert.device-attach', { device: each.id });
+    }
+    const ended = site.headendEvents.next('session.ended', { device: other });
+    const trigger = (devices: readonly string[]) =>
+      headend.trigger('gw-1', {
+        name: 'wake',
+        targets: {},
+        returnFormat: 2,
+        devices,
+        operations: [{ name: 'Get', uri: './DevInfo/Man' }],
+      });
+    const { correlator } = await trigger([id, other, 'urn:dev:unknown']);
+    await site.headendEvents.until('alert.device-trigger', { correlator });
+    const [{ result } = { result: '' }] = headend.records.results('DeviceTrigger');
+    assert.match(result, /Total="3" Done="1" Failed="2"/);
+    for (const [status, name] of [
+      [406, id],
+      [200, other],
+      [412, 'urn:dev:unknown'],
+    ])
+      assert.ok(
+        result.includes(`<Group Status="${status}" Commands="" Count="1"><Device ID="${name}"/>`),
+        result,
+      );
+    await ended;
+    while (headend.triggered('gw-1', 'wake')?.some(({ status }) => status === 0)) await turn();
+    assert.deepEqual(
+      headend.triggered('gw-1', 'wake')?.map(({ status }) => status),
+      [404, 200, 404],
+    );
+    await assert.rejects(trigger([id]), { code: 'notFound', message: /no account/ }, 'nothing to be done');
   });
 
   test('LwM2M without security must be allowed explicitly, and a device can be listed for one protocol only', async () => {
