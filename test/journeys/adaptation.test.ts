@@ -9,6 +9,7 @@ import type { Gateway } from '../../src/gateway/gateway.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { Code, codeText } from '../../src/wire/coap/codes.ts';
 import { Option, uint, uriOptions } from '../../src/wire/coap/options.ts';
+import { LeapClock } from '../leap-clock.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 import { turn } from '../wire/coap/wire.ts';
@@ -480,6 +481,53 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
       assert.equal(isDone, false);
       await client.update();
       assert.equal(await waiting, 200);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  // conforms: GW-26
+  test('a fan-out without a Timeout waits for a client that sleeps, longer than for others; the deadline ends it', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const folder = mkdtempSync(join(tmpdir(), 'postern-asleep-'));
+    try {
+      const headend = await site.headend([]);
+      const state = { gateway: { id: 'gw-1', state: join(folder, 'state.db') }, ...clients(id) };
+      const first = await site.gateway([], state);
+      const client = site.client(id, first, { 'queue-mode': true });
+      await client.start();
+      await client.attached;
+      await site.headendEvents.until('alert.device-attach', { device: id });
+      const port = first.coapPort;
+      await first[Symbol.asyncDispose]();
+      // After a restart the gateway does not know that the client is awake.
+      await using again = new Site(broker.url);
+      const clock = new LeapClock();
+      const surroundings = { clock };
+      await again.gateway(
+        [],
+        { ...state, coap: { port, leisure: 50, 'insecure-plain-coap': true } },
+        true,
+        surroundings,
+      );
+      const command = get('./3303/0/5701');
+      const order = (name: string, more: object) =>
+        headend.fanOut('gw-1', { name, command, targets: {}, returnFormat: 0, ...more });
+      const patient = await order('patient', {});
+      const brief = await order('brief', { timeout: 60 });
+      const dead = await order('dead', { deadline: 120 });
+      await clock.leap(90_000);
+      await site.headendEvents.until('alert.command-fanout', { correlator: brief.correlator });
+      await clock.leap(60_000);
+      await site.headendEvents.until('alert.command-fanout', { correlator: dead.correlator });
+      const result = (name: string) => headend.fanouts().find((each) => each.name === name)?.result ?? '';
+      assert.match(result('brief'), /Status="408"/);
+      assert.match(result('dead'), /Status="408"/);
+      assert.equal(result('patient'), '', 'it waits');
+      await client.update();
+      await site.headendEvents.until('alert.command-fanout', { correlator: patient.correlator });
+      assert.match(result('patient'), />Cel</);
     } finally {
       rmSync(folder, { recursive: true });
     }

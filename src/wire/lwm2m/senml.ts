@@ -150,10 +150,10 @@ function readRecords(records: readonly unknown[], data: (value: unknown) => Uint
   });
 }
 
-function valueIn({ v, vs, vb, vd, vlo }: SenmlRecord, data: (value: unknown) => Uint8Array): Value {
+function valueIn({ v: number, vs, vb, vd, vlo }: SenmlRecord, data: (value: unknown) => Uint8Array): Value {
+  // Tags 0 and 1 of CBOR are times.
+  const v = number instanceof Date ? number.getTime() / 1000 : number;
   if (typeof v === 'bigint') return narrowed(v);
-  // Tag 1 of CBOR is a time.
-  if (v instanceof Date) return v.getTime() / 1000;
   if (typeof v === 'number' && Number.isFinite(v)) return v;
   if (typeof vs === 'string') return vs;
   if (typeof vb === 'boolean') return vb;

@@ -146,7 +146,15 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
     assert.equal(read('f5'), true);
     assert.equal(read('64 31 37 20 43'), '17 C');
     assert.deepEqual(Buffer.from(read('42 01 02') as Uint8Array), hex('01 02'));
-    for (const body of ['f6', '81 01', 'a1 01 02', '1b 7f', 'c2 49 01 00 00 00 00 00 00 00 00'])
+    for (const body of [
+      'f6',
+      '81 01',
+      'a1 01 02',
+      '1b 7f',
+      'c1 f9 7e 00',
+      'c0 61 78',
+      'c2 49 01 00 00 00 00 00 00 00 00',
+    ])
       assert.throws(() => read(body), failsWith('malformed'), body);
   });
 
