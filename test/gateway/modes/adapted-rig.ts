@@ -106,6 +106,7 @@ export async function adaptedRig(
     isThere,
     calls,
     updated: () => {},
+    imageAt: () => undefined,
     clock,
     events,
   });
