@@ -9,8 +9,10 @@ import type { Gateway } from '../../src/gateway/gateway.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { Code, codeText } from '../../src/wire/coap/codes.ts';
 import { Option, uint, uriOptions } from '../../src/wire/coap/options.ts';
+import { LeapClock } from '../leap-clock.ts';
 import { startAedes } from '../peers/brokers.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
+import { turn } from '../wire/coap/wire.ts';
 import { childTables, Site } from './site.ts';
 
 const id = 'urn:dev:lwm2m:1';
@@ -485,6 +487,53 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
   });
 
   // conforms: GW-26
+  test('a fan-out without a Timeout waits for a client that sleeps, longer than for others; the deadline ends it', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const folder = mkdtempSync(join(tmpdir(), 'postern-asleep-'));
+    try {
+      const headend = await site.headend([]);
+      const state = { gateway: { id: 'gw-1', state: join(folder, 'state.db') }, ...clients(id) };
+      const first = await site.gateway([], state);
+      const client = site.client(id, first, { 'queue-mode': true });
+      await client.start();
+      await client.attached;
+      await site.headendEvents.until('alert.device-attach', { device: id });
+      const port = first.coapPort;
+      await first[Symbol.asyncDispose]();
+      // After a restart the gateway does not know that the client is awake.
+      await using again = new Site(broker.url);
+      const clock = new LeapClock();
+      const surroundings = { clock };
+      await again.gateway(
+        [],
+        { ...state, coap: { port, leisure: 50, 'insecure-plain-coap': true } },
+        true,
+        surroundings,
+      );
+      const command = get('./3303/0/5701');
+      const order = (name: string, more: object) =>
+        headend.fanOut('gw-1', { name, command, targets: {}, returnFormat: 0, ...more });
+      const patient = await order('patient', {});
+      const brief = await order('brief', { timeout: 60 });
+      const dead = await order('dead', { deadline: 120 });
+      await clock.leap(90_000);
+      await site.headendEvents.until('alert.command-fanout', { correlator: brief.correlator });
+      await clock.leap(60_000);
+      await site.headendEvents.until('alert.command-fanout', { correlator: dead.correlator });
+      const result = (name: string) => headend.fanouts().find((each) => each.name === name)?.result ?? '';
+      assert.match(result('brief'), /Status="408"/);
+      assert.match(result('dead'), /Status="408"/);
+      assert.equal(result('patient'), '', 'it waits');
+      await client.update();
+      await site.headendEvents.until('alert.command-fanout', { correlator: patient.correlator });
+      assert.match(result('patient'), />Cel</);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  // conforms: GW-26
   test('clients that are not listed, and a second client with the same name, are refused', async () => {
     await using broker = await startAedes();
     await using site = new Site(broker.url);
@@ -527,6 +576,49 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
     await client.update();
     await again;
     assert.equal(gateway.devices().length, 1, 'it is still listed, so it may register again');
+  });
+
+  test('a trigger for devices of both kinds goes to those that open sessions; the LwM2M client has a status of its own', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([other]);
+    const gateway = await site.gateway([], clients(id));
+    const device = site.device(other, gateway, { server: true });
+    const client = site.client(id, gateway);
+    for (const each of [device, client]) {
+      await each.start();
+      await each.attached;
+      await site.headendEvents.until('alert.device-attach', { device: each.id });
+    }
+    const ended = site.headendEvents.next('session.ended', { device: other });
+    const trigger = (devices: readonly string[]) =>
+      headend.trigger('gw-1', {
+        name: 'wake',
+        targets: {},
+        returnFormat: 2,
+        devices,
+        operations: [{ name: 'Get', uri: './DevInfo/Man' }],
+      });
+    const { correlator } = await trigger([id, other, 'urn:dev:unknown']);
+    await site.headendEvents.until('alert.device-trigger', { correlator });
+    const [{ result } = { result: '' }] = headend.records.results('DeviceTrigger');
+    assert.match(result, /Total="3" Done="1" Failed="2"/);
+    for (const [status, name] of [
+      [406, id],
+      [200, other],
+      [412, 'urn:dev:unknown'],
+    ])
+      assert.ok(
+        result.includes(`<Group Status="${status}" Commands="" Count="1"><Device ID="${name}"/>`),
+        result,
+      );
+    await ended;
+    while (headend.triggered('gw-1', 'wake')?.some(({ status }) => status === 0)) await turn();
+    assert.deepEqual(
+      headend.triggered('gw-1', 'wake')?.map(({ status }) => status),
+      [404, 200, 404],
+    );
+    await assert.rejects(trigger([id]), { code: 'notFound', message: /no account/ }, 'nothing to be done');
   });
 
   test('LwM2M without security must be allowed explicitly, and a device can be listed for one protocol only', async () => {
