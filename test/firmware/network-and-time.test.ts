@@ -138,7 +138,7 @@ describe('the time server of a board', { skip: skipChrony, concurrency: 1 }, () 
     const { ask, file, put } = await timeServer(t, '-1 hour');
     ask(`127.0.0.1 port ${ports.ntp}`);
     assert.match(file('chrony.conf'), /^server 127\.0\.0\.1 port 21123 iburst\nmakestep 1 -1$/m);
-    assert.equal(/^rtcsync$/m.test(file('chrony.conf')), existsSync('/dev/rtc0'));
+    assert.match(file('chrony.conf'), /^rtcsync$/m);
     assert.doesNotMatch(file('chrony.conf'), /^nts|^server.* nts/m);
     put('chrony.conf', 'of the first');
     ask(undefined, false);
