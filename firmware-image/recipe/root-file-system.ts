@@ -93,6 +93,8 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   const overlay = join(root, 'firmware-image/rootfs');
   cpSync(overlay, folder, { recursive: true });
   run('sh', ['-c', `chmod 755 ${folder}/usr/bin/node ${folder}/usr/bin/postern ${folder}/usr/lib/postern/*`]);
+  const counter = board.floorCounter;
+  if (counter) writeFileSync(join(folder, 'usr/lib/postern/floor-counter'), counter.program, { mode: 0o755 });
   const snapshot = join(folder, 'usr/lib/postern/postern.snapshot');
   makeSnapshot(folder, program, snapshot);
   const modules = moduleClosure(parts.kernelModules, board.modules.root);
@@ -126,7 +128,7 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
 }
 
 /** Path of a file in the image, where /bin, /sbin and /lib are links into /usr. */
-const canonical = (path: string): string => (/^(bin|sbin|lib)\//.test(path) ? `usr/${path}` : path);
+export const canonical = (path: string): string => (/^(bin|sbin|lib)\//.test(path) ? `usr/${path}` : path);
 
 function install(from: string, to: string, mode = 0o755): void {
   copyFileSync(from, parentOf(to));

@@ -265,6 +265,7 @@ export const eventTable = {
   // Slots of `postern launch`.
   'slot.ended': error<'slot', never, { code: number }>(),
   'slot.lost': error<'slot' | 'version'>(),
+  'slot.recovered': error<'slot' | 'version'>(),
   'slot.silent': error<'slot'>(),
   'slot.starting': info<'slot' | 'tried'>(),
   'slot.unusable': error<'slot' | 'reason'>(),

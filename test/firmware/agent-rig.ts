@@ -155,7 +155,7 @@ export class Agent implements AsyncDisposable {
     this.state = new BootStateCopies(copies);
     this.state.change({ good: slot, ...state });
     this.#programs(keyring, slot === 'A' ? 'rootfs.1' : 'rootfs.0');
-    for (const name of ['common', 'boot-state', 'agent'])
+    for (const name of ['common', 'boot-state', 'bundle-checks', 'agent'])
       writeFileSync(join(folder, 'scripts', name), this.#here(readFileSync(join(scripts, name), 'utf8')));
     // What ends or restarts the machine only tells it here. The shell takes a function before a program of busybox.
     const harmless = 'reboot() { :; }\nkillall() { :; }\nsync() { :; }\nrenice() { echo ready >&2; }\n';

@@ -168,6 +168,7 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
           failed: draw(undefined, 'A', 'B'),
           starts: draw(0, 1, 9),
           spare: draw(undefined, 'A', 'B'),
+          recovered: draw(false, true),
         };
         board.state.change(state);
         await board.slots.keep();
@@ -272,7 +273,7 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
 for round in $(seq 0 ${rounds.length - 1}); do
   state_copies="${folder}/\${round}a ${folder}/\${round}b"
   read_state
-  echo "$good $try $left $floor $failed $starts $spare"
+  echo "$good $try $left $floor $failed $starts $spare $recovered"
   left=$(((left + 1) % 10)) spare=0
   write_state || echo failed
 done`;
@@ -289,6 +290,7 @@ done`;
           number(was.failed),
           was.starts,
           number(was.spare),
+          Number(was.recovered),
         ];
         assert.equal(told[round], facts.join(' '), `seed ${seed}, round ${round}`);
         const after1 = new BootStateCopies(files).read();
@@ -330,9 +332,7 @@ done`;
       "1.2.3'",
       '00.00.01',
     ];
-    const agentScript = readFileSync(join(scripts, 'agent'), 'utf8');
-    const [body] = /^version_number\(\) \{[\s\S]*?^\}/m.exec(agentScript) ?? [];
-    const script = `${body}\nfor text; do version_number "$text" || echo none; done`;
+    const script = `. ${join(scripts, 'bundle-checks')}; for text; do version_number "$text" || echo none; done`;
     const told = execFileSync('busybox', ['sh', '-c', script, 'sh', ...texts], { encoding: 'utf8' })
       .trim()
       .split('\n');

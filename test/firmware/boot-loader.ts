@@ -13,10 +13,10 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Board } from '../../firmware-image/boards/board.ts';
 import { qemu } from '../../firmware-image/boards/qemu.ts';
 import { virt } from '../../firmware-image/qemu/hardware.ts';
-import { makeFit } from '../../firmware-image/recipe/boot-image.ts';
-import { PackageFiles } from '../../firmware-image/recipe/closure.ts';
+import { makeFit, recoveryName } from '../../firmware-image/recipe/boot-image.ts';
 import { trustSource } from '../../firmware-image/recipe/disk.ts';
 import { signingKeys } from '../../firmware-image/recipe/keys.ts';
 import { mebibyte, type PartitionName, startOf } from '../../firmware-image/recipe/layout.ts';
@@ -60,6 +60,8 @@ export interface Outcome {
   /** Arguments of the kernel that was started; undefined when none was. */
   readonly kernelArguments: string | undefined;
   readonly slot: SlotName | undefined;
+  /** Whether the recovery system was started. */
+  readonly isRecovery: boolean;
   /** Whether the slot is on trial. */
   readonly trying: boolean;
   /** Everything on the serial line. */
@@ -76,8 +78,17 @@ export class BootLoader implements Disposable {
   readonly #command: readonly string[];
   readonly #images: Partial<Record<SlotName, Buffer>> = {};
 
-  /** @param versions versions of the images in the slots */
-  constructor(versions: Readonly<Record<SlotName, string>>) {
+  /** The signed image of the recovery system. */
+  readonly recovery: Buffer = Buffer.alloc(0);
+
+  /**
+   * @param versions versions of the images in the slots
+   * @param devices further arguments of QEMU
+   */
+  constructor(
+    versions: Readonly<Record<SlotName, string>>,
+    { board = qemu, devices = [] }: { board?: Board; devices?: readonly string[] } = {},
+  ) {
     run('truncate', ['-s', `${startOf('root-b')}M`, this.#disk]);
     let trust = '';
     for (const slot of ['A', 'B'] as const) {
@@ -87,27 +98,27 @@ export class BootLoader implements Disposable {
       writeFileSync(kernelImage, witness());
       const initramfs = join(folder, 'initramfs');
       writeFileSync(initramfs, 'no initramfs');
-      const fit = makeFit(folder, initramfs, {
-        board: qemu,
-        files: new PackageFiles([]),
+      const parts = {
+        board,
         kernelImage,
-        kernelModules: '',
         deviceTrees: '',
-        verity: { image: '', rootHash: '', dataBlocks: 0 },
         version: versions[slot],
         date: 1_700_000_000,
         keys: signingKeys(undefined),
-      });
-      this.#images[slot] = readFileSync(fit);
+      };
+      this.recovery = readFileSync(makeFit(folder, initramfs, parts, recoveryName));
+      this.#images[slot] = readFileSync(makeFit(folder, initramfs, parts));
       this.put(`boot-${slot.toLowerCase() as 'a' | 'b'}`, this.image(slot));
       trust = join(folder, 'trust.dtb');
     }
     const source = join(this.#folder, 'trust.dts');
-    writeFileSync(source, trustSource(qemu, trust));
+    this.put('recovery', this.recovery);
+    writeFileSync(source, trustSource(board, trust));
     const hardware = virt({ trust: source });
     const all = [
       ...['-nographic', '-no-user-config', '-nodefaults', '-netdev', 'user,id=lan'],
       ...hardware.arguments(`format=raw,cache=writeback,file=${this.#disk}`),
+      ...devices,
     ];
     const tree = join(this.#folder, 'trusted.dtb');
     const text = hardware.tree(this.#folder, all);
@@ -168,7 +179,8 @@ export class BootLoader implements Disposable {
     // The boot script is in the tree as well. There the arguments have names of variables in them.
     const found = /console=[^\0$]*(?=\0)/.exec(rest ?? '')?.[0];
     const slot = /postern\.slot=([AB]) /.exec(found ?? '')?.[1] as SlotName | undefined;
-    return { kernelArguments: found, slot, trying: /postern\.trying=1/.test(found ?? ''), said };
+    const isRecovery = /postern\.recovery=1 /.test(found ?? '');
+    return { kernelArguments: found, slot, isRecovery, trying: /postern\.trying=1/.test(found ?? ''), said };
   }
 
   [Symbol.dispose](): void {

@@ -51,7 +51,7 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
   const { clock } = events;
   const calls: string[] = [];
   const ended: { result: number; record: UpdateRecord }[] = [];
-  const lost: string[] = [];
+  const lost: (string | undefined)[] = [];
   const present = [...devices];
   const bundleFile = join(folder, 'update.bundle');
   const parts = { clock, entropy: seededEntropy(1), events };
@@ -243,8 +243,8 @@ describe('a good slot', { timeout: 30_000 }, () => {
       const board = machine(t);
       board.boot.change(state);
       let faults = 0;
-      const lost: string[] = [];
-      const tell = (slot: string) => {
+      const lost: (string | undefined)[] = [];
+      const tell = (slot: string | undefined) => {
         if (faults++ === 0) throw new Error('the disk is full');
         lost.push(slot);
       };

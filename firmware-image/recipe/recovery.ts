@@ -1,0 +1,53 @@
+import { cpSync, mkdirSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { type BootImageParts, install, installModules, packInitramfs } from './boot-image.ts';
+import { canonical } from './root-file-system.ts';
+import { fresh, root } from './tools.ts';
+
+/** Programs of the recovery system, by their path in a package. It brings its own copies: no slot can be read when it is needed. */
+const programs = ['bin/busybox', 'usr/bin/rauc'];
+/** What the recovery system has from the root of the slots, so that both read the state and judge a bundle alike. */
+const shared = [
+  'etc/rauc',
+  'etc/passwd',
+  'etc/group',
+  'etc/hosts',
+  'etc/nsswitch.conf',
+  'etc/postern-release',
+  ...['common', 'boot-state', 'bundle-checks', 'second-copy', 'time-floor', 'lease'].map(
+    (name) => `usr/lib/postern/${name}`,
+  ),
+];
+/** Applets of busybox that are started by name: as interpreter of a script, and by wget for HTTPS. */
+const applets = ['sh', 'ssl_client'];
+
+/**
+ * Makes the initramfs of the recovery system, which is all that runs there. Returns the path of the packed file. The same parts
+ * give the same bytes.
+ * @param folder folder for the result; it is emptied first
+ * @param tree the root of the slots, not packed
+ */
+export function makeRecovery(
+  folder: string,
+  tree: string,
+  { board, files, kernelModules, date }: Omit<BootImageParts, 'verity'>,
+): string {
+  fresh(folder);
+  const made = join(folder, 'recovery');
+  mkdirSync(made);
+  for (const { from, to } of files.programs(programs)) install(from, join(made, canonical(to)));
+  for (const [link, target] of Object.entries({ bin: 'usr/bin', sbin: 'usr/bin', lib: 'usr/lib' }))
+    symlinkSync(target, join(made, link));
+  for (const name of applets) symlinkSync('busybox', join(made, 'usr/bin', name));
+  for (const path of shared)
+    cpSync(join(tree, path), join(made, path), { recursive: true });
+  symlinkSync('../run/resolv.conf', join(made, 'etc/resolv.conf'));
+  const counter = 'usr/lib/postern/floor-counter';
+  if (board.floorCounter) cpSync(join(tree, counter), join(made, counter));
+  const own = join(root, 'firmware-image/recovery');
+  install(join(own, 'init'), join(made, 'init'));
+  install(join(own, 'lease'), join(made, 'usr/lib/postern/recovery-lease'));
+  installModules(made, kernelModules, [...board.modules.initramfs, ...board.modules.root]);
+  const empty = ['dev', 'proc', 'sys', 'run', 'tmp', 'data', 'config', 'scratch', 'root'];
+  return packInitramfs(made, empty, date);
+}
