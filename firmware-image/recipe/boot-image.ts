@@ -1,4 +1,4 @@
-import { chmodSync, copyFileSync, existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles } from './closure.ts';

@@ -11,7 +11,7 @@ import { bytesOf, makeDisk, trustSource } from './disk.ts';
 import { kernelOf } from './kernel.ts';
 import type { SigningKeys } from './keys.ts';
 import { arm64Node } from './node.ts';
-import { makeRecovery } from './recovery.ts';
+import { makeRecovery, recoveryPackages } from './recovery.ts';
 import { type PackageWeight, softwareBill, weighPackages } from './report.ts';
 import { makeRoot, packRoot, rootPackages } from './root-file-system.ts';
 import { fresh, nodeVersion, output, root, run, sourceDate, step } from './tools.ts';
@@ -76,7 +76,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const folder = fresh(join(output, name));
   const date = sourceDate();
   const packages = await step('packages of Debian for arm64', () =>
-    debianPackages([...rootPackages, 'dmsetup', 'linux-image-arm64', ...board.packages]),
+    debianPackages([...rootPackages, ...recoveryPackages, 'dmsetup', 'linux-image-arm64', ...board.packages]),
   );
   const node = await step(`Node ${nodeVersion()} for arm64`, () => arm64Node(nodeVersion()));
   const files = new PackageFiles(packages);

@@ -5,7 +5,9 @@ import { canonical } from './root-file-system.ts';
 import { fresh, root } from './tools.ts';
 
 /** Programs of the recovery system, by their path in a package. It brings its own copies: no slot can be read when it is needed. */
-const programs = ['bin/busybox', 'usr/bin/rauc'];
+const programs = ['bin/busybox', 'usr/bin/rauc', 'usr/bin/openssl'];
+/** Debian packages that only the recovery system needs. wget of busybox gets HTTPS from openssl; its own TLS lacks today's ciphers. */
+export const recoveryPackages = ['openssl'];
 /** What the recovery system has from the root of the slots, so that both read the state and judge a bundle alike. */
 const shared = [
   'etc/rauc',
@@ -18,8 +20,6 @@ const shared = [
     (name) => `usr/lib/postern/${name}`,
   ),
 ];
-/** Applets of busybox that are started by name: as interpreter of a script, and by wget for HTTPS. */
-const applets = ['sh', 'ssl_client'];
 
 /**
  * Makes the initramfs of the recovery system, which is all that runs there. Returns the path of the packed file. The same parts
@@ -38,9 +38,8 @@ export function makeRecovery(
   for (const { from, to } of files.programs(programs)) install(from, join(made, canonical(to)));
   for (const [link, target] of Object.entries({ bin: 'usr/bin', sbin: 'usr/bin', lib: 'usr/lib' }))
     symlinkSync(target, join(made, link));
-  for (const name of applets) symlinkSync('busybox', join(made, 'usr/bin', name));
-  for (const path of shared)
-    cpSync(join(tree, path), join(made, path), { recursive: true });
+  symlinkSync('busybox', join(made, 'usr/bin/sh'));
+  for (const path of shared) cpSync(join(tree, path), join(made, path), { recursive: true });
   symlinkSync('../run/resolv.conf', join(made, 'etc/resolv.conf'));
   const counter = 'usr/lib/postern/floor-counter';
   if (board.floorCounter) cpSync(join(tree, counter), join(made, counter));

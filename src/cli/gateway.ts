@@ -16,6 +16,7 @@ import {
   identityFiles,
   loadGatewayConfig,
 } from '../gateway/enrolled-config.ts';
+import { FactoryReset } from '../gateway/factory-reset.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
 import { configurationExitCode, restartExitCode, slotVariable } from '../gateway/update/directory-slots.ts';
@@ -128,6 +129,7 @@ async function serve(
     '/update': (body) => running.firmware.install(body),
     '/backup': (body) => running.backUp(body),
     '/join': (body) => running.orderJoins(body),
+    '/reset': (body) => running.reset(body),
   });
   // Devices are served before the admin API. But nothing is begun when that could not be served.
   await demandFree(socket);
@@ -164,6 +166,7 @@ async function enrolled(
       if (config.enrolment)
         for (const one of watchdogsOf(config.update?.watchdog, watchdogs)) fed.use(one).start();
       const machine = { clock, entropy: systemEntropy, events };
+      new FactoryReset(config).carryOut(log);
       if (await departIfNeeded(config, machine, stop)) continue;
       return (await enrolIfNeeded(config, machine, stop)) ? read() : config;
     } catch (thrown) {

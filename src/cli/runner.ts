@@ -51,6 +51,7 @@ const programs: Readonly<Record<string, readonly string[]>> = {
     'restore',
     'status',
     'devices',
+    'reset',
     'join',
   ],
   'postern-headend.mjs': ['headend'],

@@ -17,6 +17,7 @@ import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
 import { configAtNext, enrolIfNeeded, identityFiles, identityFolder } from './enrolled-config.ts';
 import { expectedDevices } from './expected-devices.ts';
+import { FactoryReset } from './factory-reset.ts';
 import { GatewayFirmware } from './firmware.ts';
 import { rightsOf } from './gateway-rights.ts';
 import { LiveSettings } from './live-settings.ts';
@@ -183,6 +184,19 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     problem: () => problemText(state.database.fault?.message, budget.shortage, broken),
     ...machine,
   });
+  const factoryReset = new FactoryReset(config);
+  const { by: resetBy } = factoryReset;
+  if (resetBy !== undefined)
+    guarded(events, 'state', () =>
+      reports.fault('reset', { kind: 'reset', reason: `by order of ${resetBy}` }),
+    )();
+  const reset = (name: unknown, by: string) => {
+    const store = factoryReset.order(name, by);
+    return () => {
+      store();
+      surroundings.startAgain?.();
+    };
+  };
   const marks = new DepartureMarks(identityFolder(config), identityFiles(config));
   const ownership: Ownership | undefined =
     certificate &&
@@ -335,7 +349,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       objects: objects.branches,
       firmware,
       certificate,
+      ownServer,
       ownership,
+      reset,
     }),
   );
   knowServer(accounts, config, true);
@@ -485,6 +501,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     firmware,
     certificate,
     ownership,
+    factoryReset,
+    reset,
     reports,
     dmClient,
     sessions,

@@ -49,14 +49,19 @@ export interface GatewayBranchesParts {
   /** How the gateway itself is updated, where it has slots. */
   /** Certificate at the broker, where this gateway has it by enrolment. */
   readonly certificate: CertificateKeeper | undefined;
+  /** ServerID of the owner. */
+  readonly ownServer: string;
   /** To whom this gateway belongs, where it has that certificate. */
   readonly ownership: Ownership | undefined;
+  /** Checks an order to reset this gateway, and returns what is done when it is final. */
+  readonly reset: (name: unknown, by: string) => () => void;
   readonly firmware: { readonly branch: TreeBranch; readonly version: string } | undefined;
 }
 
 /** The branches of the gateway's own tree, by the names of their nodes. */
 export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<string, TreeBranch>> {
-  const { config, state, vocabulary, joins, objects, firmware, certificate, ownership } = parts;
+  const { config, state, vocabulary, joins, objects, firmware, certificate, ownServer, ownership, reset } =
+    parts;
   const { gateway, limits } = config;
   const { accounts, gwConfig } = state;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
@@ -86,7 +91,7 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
     GwJoin: new JoinBranch(joins),
     ...(firmware && { FwUpdate: firmware.branch }),
     ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
-    ...(ownership && { GwOwner: new OwnerBranch(ownership) }),
+    GwOwner: new OwnerBranch({ server: ownServer, ownership, reset }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
   };
 }

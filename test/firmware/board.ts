@@ -43,6 +43,8 @@ export interface BoardParts {
   readonly update?: Readonly<Record<string, unknown>>;
   /** PEM text of the authority that certifies the servers of updates. */
   readonly updateAuthority?: string;
+  /** Where the recovery system finds a bundle. */
+  readonly recoveryUrl?: string;
   /** NTP servers, in the form of chrony's directive `server`. */
   readonly timeServers?: readonly string[];
 }
@@ -97,6 +99,7 @@ export class Board implements AsyncDisposable {
     const files = {
       'gateway.toml': config,
       ...(parts.updateAuthority !== undefined && { 'updates.crt': parts.updateAuthority }),
+      ...(parts.recoveryUrl !== undefined && { 'recovery-url': `${parts.recoveryUrl}\n` }),
       ...(parts.timeServers && { 'ntp-servers': parts.timeServers.map((one) => `${one}\n`).join('') }),
     };
     flash(parts.disk, board.disk, files);
@@ -176,8 +179,9 @@ async function freePort(protocol: 'udp' | 'tcp'): Promise<number> {
   return port;
 }
 
-/** Serves files to the guest over HTTPS, also from an offset, for downloads that broke off. `files` is paths by name. */
-export async function bundleServer(files: Readonly<Record<string, string>>) {
+/** Serves files to the guest over HTTPS, also from an offset, for downloads that broke off. `given` is paths by name. */
+export async function bundleServer(given: Readonly<Record<string, string>>) {
+  const files: Record<string, string> = { ...given };
   const folder = mkdtempSync(join(tmpdir(), 'postern-updates-'));
   const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')] as const;
   selfSigned('updates', { key, cert }, '-addext', `subjectAltName=IP:${host}`);
@@ -202,6 +206,10 @@ export async function bundleServer(files: Readonly<Record<string, string>>) {
     /** PEM text; the certificate is self-signed. */
     certificate: String(tls.cert),
     url: (name: string) => `https://${host}:${port}/${name}`,
+    /** From now on the path `name` leads to this file. */
+    serve: (name: string, file: string) => {
+      files[name] = file;
+    },
     [Symbol.asyncDispose]: async () => {
       const closed = once(server, 'close');
       server.close();

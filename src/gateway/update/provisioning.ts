@@ -37,8 +37,9 @@ const configFile = 'gateway.toml';
 /** File on the medium by which the operator's server learns of the board. */
 const enrolmentFile = 'enrolment.json';
 /** Files on the medium that are copied beside the configuration. */
-const plainFiles = /\.(pem|crt|key)$|^ntp-servers$/;
-const ofRoot = /^ntp-servers$/;
+const plainFiles = /\.(pem|crt|key)$|^(ntp-servers|recovery-url)$/;
+/** Those that root reads. */
+const ofRoot = /^(ntp-servers|recovery-url)$/;
 
 /** Defaults of the board. The configuration on the medium overrides them. */
 const boardDefaults = (data: string): Readonly<Record<string, Table>> => ({
@@ -51,7 +52,7 @@ const boardDefaults = (data: string): Readonly<Record<string, Table>> => ({
  * Takes over the configuration from the medium of a board:
  * - Makes the board's key pair; and its name and secrets, unless the configuration gives them, or enrolment will.
  * - Stores the configuration and the files that came with it in the board's own data folder. What root reads is in the
- *   folder `root` there: the firewall rules, the time servers, and `allow-older` when the configuration allows that.
+ *   folder `root` there: the firewall rules, the time servers, the URL of the recovery system, and `allow-older` when the configuration allows that.
  * - Writes `enrolment.json` to the medium. It holds what the operator's server must know of the board: name, public key,
  *   and the secrets if the board made them.
  * - Deletes the configuration and its files from the medium, because they may hold secrets.

@@ -49,7 +49,8 @@ function branchOf(folder: string) {
     clock: new HandClock(),
     events,
   });
-  return { branch: new OwnerBranch(ownership), ownership, marks, events, starts };
+  const branch = new OwnerBranch({ server: ownership.server, ownership, reset: () => () => {} });
+  return { branch, ownership, marks, events, starts };
 }
 
 const none = { format: 'null' } as const;
