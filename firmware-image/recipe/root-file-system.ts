@@ -10,6 +10,7 @@ import {
 import { basename, join } from 'node:path';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
+import { confiningLauncher } from './confinement.ts';
 import { makeSnapshot } from './snapshot.ts';
 import { fresh, parentOf, root, run } from './tools.ts';
 
@@ -93,6 +94,7 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   const overlay = join(root, 'firmware-image/rootfs');
   cpSync(overlay, folder, { recursive: true });
   run('sh', ['-c', `chmod 755 ${folder}/usr/bin/node ${folder}/usr/bin/postern ${folder}/usr/lib/postern/*`]);
+  writeFileSync(join(folder, 'usr/lib/postern/confine'), confiningLauncher(), { mode: 0o755 });
   const counter = board.floorCounter;
   if (counter) writeFileSync(join(folder, 'usr/lib/postern/floor-counter'), counter.program, { mode: 0o755 });
   const snapshot = join(folder, 'usr/lib/postern/postern.snapshot');

@@ -19,6 +19,7 @@
 # The floor is that of the boot state or that of the board's counter, whichever is higher. `asked` is what the button for a factory
 # reset adds to the kernel's arguments.
 #
+# lockdown=integrity: not even root changes the kernel that runs. It takes signed modules only, and no other kernel.
 # cryptomgr.notests: the kernel does not test its own ciphers at each start. A root whose hash tree is right proves SHA-256.
 @prepare@
 setenv check '@check@'
@@ -69,8 +70,8 @@ setexpr.l left *@left@; setexpr.l floor *@floor@; setexpr.l starts *@starts@
 if @read-counter@; then if itest.l *@counter@ -le @most-floor@; then if itest.l *@counter@ -gt ${floor}; then setexpr.l floor *@counter@; fi; fi; fi
 @select@
 if @button@; then sleep 5; if @button@; then setenv asked 'postern.reset=1 '; fi; fi
-setenv boot_slot 'if itest ${number} -eq 1; then setenv slot A; setenv from @boot-a@; else setenv slot B; setenv from @boot-b@; fi; if @read@ @fit@ ${from} @boot-blocks@; then if fdt addr @fit@; then if fdt get addr place /configurations/@configuration@ postern,version; then setexpr.l v *${place}; echo "postern: slot ${slot}, version 0x${v}, floor 0x${floor}, trying ${trying}, left ${left}, starts ${starts}"; if itest ${v} -ge ${floor}; then setenv bootargs "console=@console@ quiet cma=0 panic=3 cryptomgr.notests @kernel-arguments@ postern.slot=${slot} postern.trying=${trying} rauc.slot=${slot} ${asked}"; bootm @fit@#@configuration@ @fit@#@configuration@ @fdt@; fi; fi; fi; fi'
-setenv boot_recovery 'echo "postern: recovery"; if @read@ @fit@ @recovery@ @recovery-blocks@; then if fdt addr @fit@; then if fdt get addr place /configurations/@recovery-configuration@ postern,version; then setenv bootargs "console=@console@ quiet cma=0 panic=3 cryptomgr.notests @kernel-arguments@ postern.recovery=1 "; bootm @fit@#@recovery-configuration@ @fit@#@recovery-configuration@ @recovery-fdt@; fi; fi; fi'
+setenv boot_slot 'if itest ${number} -eq 1; then setenv slot A; setenv from @boot-a@; else setenv slot B; setenv from @boot-b@; fi; if @read@ @fit@ ${from} @boot-blocks@; then if fdt addr @fit@; then if fdt get addr place /configurations/@configuration@ postern,version; then setexpr.l v *${place}; echo "postern: slot ${slot}, version 0x${v}, floor 0x${floor}, trying ${trying}, left ${left}, starts ${starts}"; if itest ${v} -ge ${floor}; then setenv bootargs "console=@console@ quiet cma=0 panic=3 cryptomgr.notests lockdown=integrity @kernel-arguments@ postern.slot=${slot} postern.trying=${trying} rauc.slot=${slot} ${asked}"; bootm @fit@#@configuration@ @fit@#@configuration@ @fdt@; fi; fi; fi; fi'
+setenv boot_recovery 'echo "postern: recovery"; if @read@ @fit@ @recovery@ @recovery-blocks@; then if fdt addr @fit@; then if fdt get addr place /configurations/@recovery-configuration@ postern,version; then setenv bootargs "console=@console@ quiet cma=0 panic=3 cryptomgr.notests lockdown=integrity @kernel-arguments@ postern.recovery=1 "; bootm @fit@#@recovery-configuration@ @fit@#@recovery-configuration@ @recovery-fdt@; fi; fi; fi'
 if itest ${recover} -eq 1; then run boot_recovery; fi
 run boot_slot
 echo "postern: slot ${slot} does not boot"

@@ -20,6 +20,7 @@ import { FactoryReset } from '../gateway/factory-reset.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
 import { configurationExitCode, restartExitCode, slotVariable } from '../gateway/update/directory-slots.ts';
+import { systemdWatchdog } from '../gateway/update/systemd.ts';
 import { watchdogsOf } from '../gateway/update/watchdog.ts';
 import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
 import { type Command, type HangUps, stopped } from './runner.ts';
@@ -136,6 +137,10 @@ async function serve(
   await running.start();
   await admin.start();
   isRunning();
+  const { events } = running;
+  await using told = new AsyncDisposableStack();
+  for (const one of systemdWatchdog({ check: () => running.complaint(), clock: clockOf(log), events }))
+    told.use(one).start();
   hangUps.on(() => {
     log.level = running.reload(() => demandEnrolled(read())).log.level;
   });
@@ -144,6 +149,8 @@ async function serve(
   if (restart.signal.aborted) process.exitCode = restartExitCode;
   return again.signal.aborted && !stop.aborted && !restart.signal.aborted;
 }
+
+const clockOf = (log: LogEvents) => new SystemClock((thrown) => failed(log, 'timer', thrown));
 
 /**
  * The configuration of this gateway, which departs or is enrolled first where that is needed. It serves nobody meanwhile, and
@@ -154,7 +161,7 @@ async function enrolled(
   log: LogEvents,
   stop: AbortSignal,
 ): Promise<GatewayConfig> {
-  const clock = new SystemClock((thrown) => failed(log, 'timer', thrown));
+  const clock = clockOf(log);
   for (;;) {
     const config = read(log);
     log.level = config.log.level;
@@ -164,7 +171,8 @@ async function enrolled(
       await using fed = new AsyncDisposableStack();
       const watchdogs = { check: () => undefined, clock, events: log };
       if (config.enrolment)
-        for (const one of watchdogsOf(config.update?.watchdog, watchdogs)) fed.use(one).start();
+        for (const one of [...watchdogsOf(config.update?.watchdog, watchdogs), ...systemdWatchdog(watchdogs)])
+          fed.use(one).start();
       const machine = { clock, entropy: systemEntropy, events };
       new FactoryReset(config).carryOut(log);
       if (await departIfNeeded(config, machine, stop)) continue;

@@ -66,10 +66,10 @@ describe('the boot script in U-Boot', { skip: skipImages, timeout: 600_000 }, ()
   after(() => loader?.[Symbol.dispose]());
 
   const kernelArguments = (slot: SlotName, trying: boolean) =>
-    `console=ttyAMA0 quiet cma=0 panic=3 cryptomgr.notests kpti=off postern.slot=${slot} postern.trying=${Number(trying)} rauc.slot=${slot} `;
+    `console=ttyAMA0 quiet cma=0 panic=3 cryptomgr.notests lockdown=integrity kpti=off postern.slot=${slot} postern.trying=${Number(trying)} rauc.slot=${slot} `;
 
   const recoveryArguments =
-    'console=ttyAMA0 quiet cma=0 panic=3 cryptomgr.notests kpti=off postern.recovery=1 ';
+    'console=ttyAMA0 quiet cma=0 panic=3 cryptomgr.notests lockdown=integrity kpti=off postern.recovery=1 ';
 
   /** Writes both copies, starts, and checks that exactly what the launcher would do with these copies has happened. */
   async function startWith(copies: readonly [Buffer, Buffer], what: string): Promise<SlotName> {
