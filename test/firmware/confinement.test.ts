@@ -65,9 +65,7 @@ test('sockets of four families, no namespaces, and nothing is typed on a termina
     assert.equal(judge(198, [family]), [1, 2, 10, 16].includes(family) ? allowed : noFamily, String(family));
   // What glibc makes a thread and a process by.
   for (const flags of [0x3d0f00, 0x0120_0011, 0x4111]) assert.equal(judge(220, [flags]), allowed);
-  for (const flag of [
-    0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000,
-  ])
+  for (const flag of [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000])
     assert.equal(judge(220, [(flag | 0x11) >>> 0]), notPermitted, flag.toString(16));
   assert.equal(judge(29, [0, 0x5412]), notPermitted);
   assert.equal(judge(29, [0, 0x5401]), allowed);
