@@ -148,7 +148,8 @@ export function trustSource(board: Board, trust: string): string {
     board.deviceTrees.length > 0 ? `${board.addresses.fit}#${configuration}` : '${fdtcontroladdr}';
   const filled: Readonly<Record<string, string>> = {
     prepare: kind === 'virtio' ? `virtio scan; ${select}` : select,
-    select,
+    // The commands that read the counter may select another device.
+    select: board.floorCounter ? select : 'true',
     read: `${kind} read`,
     write: `${kind} write`,
     ...state,

@@ -57,7 +57,9 @@ export class Watchdog implements AsyncDisposable {
         throw new PosternError('configuration', `update.watchdog: ${device} cannot be opened`, { cause });
       }
       const file = this.#file;
-      feed = async () => void writeSync(file, '\0');
+      feed = async () => {
+        writeSync(file, '\0');
+      };
     }
     this.#running = this.#feed(feed);
   }
