@@ -352,6 +352,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       ownServer,
       ownership,
       reset,
+      events,
     }),
   );
   knowServer(accounts, config, true);

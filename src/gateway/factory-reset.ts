@@ -36,8 +36,7 @@ export class FactoryReset {
   order(name: unknown, by: string): () => void {
     const { id } = this.#config.gateway;
     const mark = this.#mark;
-    if (name !== id)
-      throw new PosternError('malformed', `the name of this gateway is wanted, which is ${id}`);
+    if (name !== id) throw new PosternError('malformed', `this is ${id}`);
     if (mark === undefined) throw new PosternError('notAllowed', 'the state is in memory');
     return () => {
       try {
@@ -63,7 +62,7 @@ export class FactoryReset {
   /** Who ordered the reset of which the DM server is to be told. */
   get by(): string | undefined {
     const done = `${this.#mark}-done`;
-    return existsSync(done) ? readFileSync(done, 'utf8') : undefined;
+    return this.#mark !== undefined && existsSync(done) ? readFileSync(done, 'utf8') : undefined;
   }
 
   /** What the DM server is told is stored. @throws {Error} of the file system */

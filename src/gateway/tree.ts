@@ -1,5 +1,6 @@
 import { transaction } from '../base/database.ts';
 import { PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
 import { publicUrl } from '../base/public-url.ts';
 import { softwareVersion } from '../base/version.ts';
 import { forgetfulNodes } from '../dm/node-store.ts';
@@ -55,13 +56,13 @@ export interface GatewayBranchesParts {
   readonly ownership: Ownership | undefined;
   /** Checks an order to reset this gateway, and returns what is done when it is final. */
   readonly reset: (name: unknown, by: string) => () => void;
+  readonly events: Events;
   readonly firmware: { readonly branch: TreeBranch; readonly version: string } | undefined;
 }
 
 /** The branches of the gateway's own tree, by the names of their nodes. */
 export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<string, TreeBranch>> {
-  const { config, state, vocabulary, joins, objects, firmware, certificate, ownServer, ownership, reset } =
-    parts;
+  const { config, state, vocabulary, joins, objects, firmware, certificate, ownServer } = parts;
   const { gateway, limits } = config;
   const { accounts, gwConfig } = state;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
@@ -91,7 +92,7 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
     GwJoin: new JoinBranch(joins),
     ...(firmware && { FwUpdate: firmware.branch }),
     ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
-    GwOwner: new OwnerBranch({ server: ownServer, ownership, reset }),
+    GwOwner: new OwnerBranch({ ...parts, server: ownServer }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
   };
 }

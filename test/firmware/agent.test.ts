@@ -192,7 +192,10 @@ esac
 `;
     writeFileSync(join(board.folder, 'scripts/floor-counter'), program, { mode: 0o755 });
     writeFileSync(file, value);
-    return { read: () => Number(readFileSync(file, 'utf8')), stick: () => writeFileSync(`${file}.stuck`, '') };
+    return {
+      read: () => Number(readFileSync(file, 'utf8')),
+      stick: () => writeFileSync(`${file}.stuck`, ''),
+    };
   };
 
   test(

@@ -77,7 +77,7 @@ test(
 test('somebody at the machine resets it by its name, and by no other', limit, async () => {
   await using made = await open();
   const wrong = made.postern('reset', 'gw-2');
-  assert.deepEqual([wrong.status, /which is gw-1/.test(wrong.stderr)], [1, true], wrong.stderr);
+  assert.deepEqual([wrong.status, /this is gw-1/.test(wrong.stderr)], [1, true], wrong.stderr);
   assert.equal((await made.devices()).length, 1);
   const right = made.postern('reset', 'gw-1');
   assert.deepEqual([right.status, right.stdout.trim()], [0, 'gw-1 is reset']);

@@ -1,4 +1,5 @@
 import { PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
 import { OrderBranch } from '../../dm/order-branch.ts';
 import { DmStatus } from '../../dm/status.ts';
 import type { NewNode, NodeView, TreeBranch } from '../../dm/tree-branch.ts';
@@ -18,6 +19,7 @@ export interface OwnerBranchParts {
   readonly ownership: Ownership | undefined;
   /** Checks an order to reset the gateway, and returns what is done when it is final. */
   readonly reset: (name: string, by: string) => () => void;
+  readonly events: Events;
 }
 
 /** `./GwOwner`: how the owner resets a gateway, and ends its relation to it (docs/gwmo.md). */
@@ -56,7 +58,11 @@ export class OwnerBranch extends OrderBranch<Order> implements TreeBranch {
     const { server, ownership, reset } = this.#parts;
     const data = String(value ?? '');
     if (leaf === 'Reset') {
-      if (by !== server) throw new PosternError('forbidden', `this gateway belongs to ${server}`);
+      if (by !== server) {
+        const reason = `this gateway belongs to ${server}`;
+        this.#parts.events.emit('departure.refused', { server: by, reason });
+        throw new PosternError('forbidden', reason);
+      }
       this.order({ begin: reset(data, by) });
     } else if (ownership) this.order({ begin: ownership.order(leaf, data, by).begin });
     return DmStatus.AcceptedForProcessing;

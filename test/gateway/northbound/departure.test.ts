@@ -49,7 +49,7 @@ function branchOf(folder: string) {
     clock: new HandClock(),
     events,
   });
-  const branch = new OwnerBranch({ server: ownership.server, ownership, reset: () => () => {} });
+  const branch = new OwnerBranch({ server: ownership.server, ownership, reset: () => () => {}, events });
   return { branch, ownership, marks, events, starts };
 }
 
