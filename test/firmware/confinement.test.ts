@@ -79,8 +79,20 @@ test('the launcher is a program, and starts nothing where the kernel does not ta
   const file = join(folder, 'confine');
   writeFileSync(file, confiningLauncher(), { mode: 0o755 });
   // QEMU's user emulation has no filters. test/firmware/long.test.ts shows the rest in a real kernel.
-  const { status, stdout } = spawnSync('qemu-aarch64-static', [file, '/bin/echo', 'started'], {
-    encoding: 'utf8',
-  });
-  assert.deepEqual([status, stdout], [125, '']);
+  const start = (...args: string[]) => {
+    const { status, stdout } = spawnSync('qemu-aarch64-static', [file, ...args], {
+      encoding: 'utf8',
+      env: { PATH: process.env.PATH, GREETING: 'started' },
+    });
+    return [status, stdout];
+  };
+  const command = ['/bin/sh', '-c', 'echo $GREETING $1 $#', 'sh', 'a b', 'c'];
+  assert.deepEqual(start(...command), [125, '']);
+  // With a call in place of the filter's that the emulation takes (PR_SET_PDEATHSIG): arguments and environment are passed on.
+  const other = confiningLauncher();
+  const at = other.indexOf(Buffer.from([0xc0, 0x02, 0x80, 0xd2]));
+  other.writeUInt32LE(0xd280_0020, at);
+  writeFileSync(file, other, { mode: 0o755 });
+  assert.deepEqual(start(...command), [0, 'started a b 2\n']);
+  assert.deepEqual(start('/nowhere'), [126, '']);
 });
