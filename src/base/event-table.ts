@@ -165,7 +165,7 @@ export const eventTable = {
   'gateway.over-rate': warn.byPeer<'gateway' | 'refused', never, { limit: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
   'gateway.replaced': warn<'gateway' | 'devices'>(),
-  'gateway.reset': warn<'gateway', never, { by: string }>(),
+  'gateway.reset': warn<never, never, { by: string }>(),
   'gateway.socket-lost': warn<'reason', never, { socket: string }>(),
   'gateway.socket-made': info<never, never, { socket: string }>(),
   'gateway.started': info<'gateway' | 'port' | 'devices' | 'rss' | 'free'>(),

@@ -16,7 +16,7 @@ import {
   identityFiles,
   loadGatewayConfig,
 } from '../gateway/enrolled-config.ts';
-import { FactoryReset } from '../gateway/factory-reset.ts';
+import { resetIfOrdered } from '../gateway/factory-reset.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
 import { configurationExitCode, restartExitCode, slotVariable } from '../gateway/update/directory-slots.ts';
@@ -174,7 +174,7 @@ async function enrolled(
         for (const one of [...watchdogsOf(config.update?.watchdog, watchdogs), ...systemdWatchdog(watchdogs)])
           fed.use(one).start();
       const machine = { clock, entropy: systemEntropy, events };
-      new FactoryReset(config).carryOut(log);
+      resetIfOrdered(config, log);
       if (await departIfNeeded(config, machine, stop)) continue;
       return (await enrolIfNeeded(config, machine, stop)) ? read() : config;
     } catch (thrown) {

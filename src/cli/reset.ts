@@ -6,13 +6,12 @@ export const reset: Command = {
   summary: 'Deletes the state of a running gateway',
   help: `Usage: postern reset GATEWAY [--socket PATH]
 
-GATEWAY is the ID of the gateway. Its devices have to be bootstrapped again. Configuration and identity stay.
+GATEWAY is its ID. Configuration and identity stay.
 
   --socket PATH  admin socket of the gateway, if it is not the default one`,
   options: { socket: { type: 'string' } },
   words: 1,
   async run({ socket = defaultSocket() }, _stop, [gateway = '']) {
     await askGateway(String(socket), '/reset', { gateway });
-    console.log(`${gateway} is reset`);
   },
 };

@@ -17,7 +17,7 @@ import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
 import { configAtNext, enrolIfNeeded, identityFiles, identityFolder } from './enrolled-config.ts';
 import { expectedDevices } from './expected-devices.ts';
-import { FactoryReset } from './factory-reset.ts';
+import { resetBy, resetOrder } from './factory-reset.ts';
 import { GatewayFirmware } from './firmware.ts';
 import { rightsOf } from './gateway-rights.ts';
 import { LiveSettings } from './live-settings.ts';
@@ -184,14 +184,11 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     problem: () => problemText(state.database.fault?.message, budget.shortage, broken),
     ...machine,
   });
-  const factoryReset = new FactoryReset(config);
-  const { by: resetBy } = factoryReset;
-  if (resetBy !== undefined)
-    guarded(events, 'state', () =>
-      reports.fault('reset', { kind: 'reset', reason: `by order of ${resetBy}` }),
-    )();
-  const reset = (name: unknown, by: string) => {
-    const store = factoryReset.order(name, by);
+  const by = resetBy(config);
+  if (by !== undefined)
+    guarded(events, 'state', () => reports.fault('reset', { kind: 'reset', reason: `by order of ${by}` }))();
+  const reset = (name: unknown, orderedBy: string) => {
+    const store = resetOrder(config, name, orderedBy);
     return () => {
       store();
       surroundings.startAgain?.();
@@ -502,7 +499,6 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     firmware,
     certificate,
     ownership,
-    factoryReset,
     reset,
     reports,
     dmClient,

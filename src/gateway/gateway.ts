@@ -9,6 +9,7 @@ import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
+import { endReset, resetBy } from './factory-reset.ts';
 import type { GatewayFirmware } from './firmware.ts';
 import { forgetUnlisted, knowManualDevices } from './settings.ts';
 import type { JoinView } from './southbound/joins.ts';
@@ -74,17 +75,7 @@ export class Gateway implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
-    const {
-      clock,
-      presence,
-      lwm2m,
-      objects,
-      firmware,
-      endOfServers,
-      transport,
-      secureNetwork,
-      factoryReset,
-    } = this.#parts;
+    const { clock, presence, lwm2m, objects, firmware, endOfServers, transport, secureNetwork } = this.#parts;
     demandAllowed(config);
     if (config.coap['insecure-plain-coap']) events.emit('coap.insecure', { security: plainWarning });
     if (config.parent && !isSecureUri(config.parent.uri))
@@ -98,7 +89,7 @@ export class Gateway implements AsyncDisposable {
         transport.restore((device) => state.inventory.get(device)?.lastSeen ?? 0),
       );
     // The state that tells of a reset is on the disk then.
-    if (factoryReset.by !== undefined) await whenDurable(state.database, () => factoryReset.end());
+    if (resetBy(config) !== undefined) await whenDurable(state.database, () => endReset(config));
     await secureNetwork?.start(compose);
     await http?.start();
     this.#checkClock();
@@ -261,7 +252,7 @@ export class Gateway implements AsyncDisposable {
   /**
    * Deletes the state and starts anew, with the configuration and the identity.
    * @param order `{ gateway }` is the ID of this gateway
-   * @throws {PosternError} `malformed`, `notAllowed`, `storage`
+   * @throws {PosternError} `malformed`
    */
   reset(order: unknown): void {
     this.#parts.reset((order as { gateway?: unknown } | null)?.gateway, 'admin')();

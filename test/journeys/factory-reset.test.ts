@@ -65,7 +65,7 @@ test(
     const told = site.headendEvents.until('alert.gateway-fault', { kind: 'reset' });
     const [outcome] = await exec('gw-1');
     assert.equal(outcome?.status, 202);
-    await running.until('gateway.reset', { gateway: 'gw-1', by: 'dm.example' });
+    await running.until('gateway.reset', { by: 'dm.example' });
     assert.match(String((await told).fields.reason), /dm\.example/);
     assert.deepEqual(await made.devices(), []);
     // Its device bootstraps again.
@@ -80,7 +80,7 @@ test('somebody at the machine resets it by its name, and by no other', limit, as
   assert.deepEqual([wrong.status, /this is gw-1/.test(wrong.stderr)], [1, true], wrong.stderr);
   assert.equal((await made.devices()).length, 1);
   const right = made.postern('reset', 'gw-1');
-  assert.deepEqual([right.status, right.stdout.trim()], [0, 'gw-1 is reset']);
+  assert.equal(right.status, 0, right.stderr);
   await made.site.headendEvents.until('alert.gateway-fault', { kind: 'reset' });
   assert.deepEqual(await made.devices(), []);
   assert.deepEqual(

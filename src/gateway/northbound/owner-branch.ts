@@ -55,16 +55,15 @@ export class OwnerBranch extends OrderBranch<Order> implements TreeBranch {
 
   /** @throws {PosternError} `forbidden` for another server than the owner, `conflict`, `malformed`, `storage` */
   exec([leaf = '']: NodePath, { value }: NewNode, _: string | undefined, by: string): number {
-    const { server, ownership, reset } = this.#parts;
+    const { server, ownership, reset, events } = this.#parts;
+    if (by !== server) {
+      const reason = `this gateway belongs to ${server}`;
+      events.emit('departure.refused', { server: by, reason });
+      throw new PosternError('forbidden', reason);
+    }
     const data = String(value ?? '');
-    if (leaf === 'Reset') {
-      if (by !== server) {
-        const reason = `this gateway belongs to ${server}`;
-        this.#parts.events.emit('departure.refused', { server: by, reason });
-        throw new PosternError('forbidden', reason);
-      }
-      this.order({ begin: reset(data, by) });
-    } else if (ownership) this.order({ begin: ownership.order(leaf, data, by).begin });
+    if (leaf === 'Reset') this.order({ begin: reset(data, by) });
+    else if (ownership) this.order(ownership.order(leaf, data));
     return DmStatus.AcceptedForProcessing;
   }
 
