@@ -27,7 +27,18 @@ const budget = { minified: 850_000, gzipped: 270_000 };
 const strangers = ['aedes', 'coap', 'coap-packet', 'node-dtls-client', '@peculiar/x509'];
 
 const bundles = {
-  postern: ['gateway', 'launch', 'update', 'provision', 'backup', 'restore', 'status', 'devices', 'reset', 'join'],
+  postern: [
+    'gateway',
+    'launch',
+    'update',
+    'provision',
+    'backup',
+    'restore',
+    'status',
+    'devices',
+    'reset',
+    'join',
+  ],
   'postern-headend': ['headend'],
   'postern-device': ['device'],
   'postern-demo': ['demo', 'gateway', 'status', 'devices', 'ddf', 'headend', 'device'],
