@@ -3,23 +3,21 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { publish } from '../build/figure-pages.ts';
 import { single, today } from '../build/figures.ts';
-import type { Board } from './boards/board.ts';
-import { imx8mMini } from './boards/imx8m-mini.ts';
-import { qemu } from './boards/qemu.ts';
-import { raspberryPi4 } from './boards/raspberry-pi-4.ts';
 import { checkedVersion, runCommand, UsageError } from './recipe/command.ts';
+import { usualStore } from './recipe/debian.ts';
 import { bytesOf } from './recipe/disk.ts';
-import { buildImage, describeImage, megabytes } from './recipe/image.ts';
+import { type BuiltImage, buildImage, describeImage, megabytes } from './recipe/image.ts';
 import { signingKeys } from './recipe/keys.ts';
-import { packageVersion, run, step } from './recipe/tools.ts';
+import { npmComponents } from './recipe/licences.ts';
+import { describeLock, lockFile, movesBetween, readLock } from './recipe/lock.ts';
+import { namedParts, partsOf } from './recipe/parts.ts';
+import { currentLock } from './recipe/refresh.ts';
+import { gatherSources } from './recipe/sources.ts';
+import { nodeVersion, packageVersion, run, step } from './recipe/tools.ts';
+import { boards } from './recipe/wanted.ts';
 
 /** Most bytes of the results. The command fails above them. */
-const budgets = { bundle: 68_000_000, packedDisk: 72_000_000 } as const;
-const boards: Readonly<Record<string, Board>> = {
-  qemu,
-  'raspberry-pi-4': raspberryPi4,
-  'imx8m-mini': imx8mMini,
-};
+const budgets = { bundle: 58_000_000, packedDisk: 58_000_000 } as const;
 const help = `npm run image -- [OPTIONS]
 
 Builds a flashable disk image and a signed update bundle, in dist/firmware.
@@ -29,11 +27,41 @@ Builds a flashable disk image and a signed update bundle, in dist/firmware.
     .join('\n                    ')}
   --version X.Y.Z   version of the firmware; by default the version in package.json
   --floor X.Y.Z     lowest version that is still booted, once this firmware has proved healthy
-  --keys DIR        keys that sign the results; by default keys for development, which say so in their names
+  --keys DIR        keys that sign the results, and authorities that are trusted (docs/firmware.md, "Keys"); by default keys for
+                    development, which say so in their names
   --boot-loader FILE  the board's own boot loader, for boards whose boot loader is not in Debian
+  --with PARTS      optional parts of the image: wifi, cellular, or both with a comma between them
   --developer       adds a shell on the console
   --write           records the sizes, for docs/firmware.md
+  --refresh         builds nothing: moves firmware-image/packages.lock to what Debian and npm have now, and prints what moved
+  --sources         also gathers the sources of everything in the image, in the folder sources beside it
 `;
+
+/** Moves the lock. */
+async function refresh(): Promise<void> {
+  const before = existsSync(lockFile) ? readLock() : undefined;
+  const after = await currentLock(nodeVersion(), before);
+  const moved = movesBetween(before, after);
+  if (moved.length === 0) {
+    console.log('the lock has what Debian and npm have now; nothing moved');
+    return;
+  }
+  writeFileSync(lockFile, describeLock(after));
+  console.log(moved.join('\n'));
+  for (const { source, sha256 } of after.sources)
+    if (sha256 === undefined)
+      console.warn(`no mirror has the source of ${source}, so its digest is not known`);
+}
+
+/** Gathers the sources of an image. @throws {Error} when one is missing; all others are there then */
+async function archiveSources({ folder, inventory }: BuiltImage, version: string): Promise<void> {
+  const order = { version, debian: inventory.sources, npm: npmComponents(), store: usualStore() };
+  const missing = await step('sources', () => gatherSources(order, join(folder, 'sources')));
+  if (missing.length === 0) return;
+  const lines = missing.map(({ source, reason }) => `  ${source}: ${reason}`);
+  throw new Error(`${missing.length} sources are missing in ${folder}/sources:\n${lines.join('\n')}`);
+}
+
 await runCommand({
   help,
   options: {
@@ -42,10 +70,14 @@ await runCommand({
     floor: { type: 'string' },
     keys: { type: 'string' },
     'boot-loader': { type: 'string' },
+    with: { type: 'string' },
     developer: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
+    refresh: { type: 'boolean', default: false },
+    sources: { type: 'boolean', default: false },
   },
   run: async ({ version, floor, keys, developer, write, 'boot-loader': bootLoader, ...values }) => {
+    if (values.refresh) return await refresh();
     const board = boards[values.board];
     if (!board)
       throw new UsageError(
@@ -56,6 +88,8 @@ await runCommand({
       throw new UsageError(`--floor ${floor} is above the version ${version}, which could not boot then`);
     if (bootLoader !== undefined && !existsSync(bootLoader))
       throw new UsageError(`--boot-loader: there is no ${bootLoader}`);
+    const parts = namedParts(values.with);
+    partsOf(board, parts);
     const signing = signingKeys(keys);
     console.log(`Postern ${version} for ${board.description}`);
     console.log(
@@ -68,6 +102,7 @@ await runCommand({
       version,
       keys: signing,
       isDeveloperImage: developer,
+      with: parts,
       ...(floor !== undefined && { floor }),
       ...(bootLoader !== undefined && { bootLoader }),
       withDisk: true,
@@ -80,6 +115,7 @@ await runCommand({
     const report = `${describeImage(built)}\n${megabytes(bytesOf(packed))}  disk, packed`;
     writeFileSync(join(built.folder, 'report.txt'), `${report}\n`);
     console.log(`${report}\n\n${packed}\n${built.bundle}`);
+    if (values.sources) await archiveSources(built, version);
     const size = (what: string, file: string, atMost?: number) =>
       single(what, 'MB', bytesOf(file) / 1e6, atMost === undefined ? {} : { atMost: atMost / 1e6 });
     if (write)

@@ -14,6 +14,8 @@ export interface Board {
    * after that.
    */
   readonly modules: { readonly initramfs: readonly string[]; readonly root: readonly string[] };
+  /** What optional parts of an image need on this board (`--with`). A board without an entry does not have the part. */
+  readonly parts?: Readonly<Partial<Record<'wifi' | 'cellular', BoardPart>>>;
   /** Device trees of the kernel that go into the FIT. Empty where the kernel gets the boot loader's device tree. */
   readonly deviceTrees: readonly string[];
   /** The disk as U-Boot names it: `virtio 0`, `mmc 0`. */
@@ -54,6 +56,16 @@ export interface FloorCounter {
   readonly program: string;
   /** Kernel modules that the program needs. */
   readonly modules: readonly string[];
+}
+
+/** What an optional part needs on a board. */
+export interface BoardPart {
+  /** Kernel modules: drivers of the radio, or of the bus that a modem is on. */
+  readonly modules: readonly string[];
+  /** Debian packages with firmware. */
+  readonly packages?: readonly string[];
+  /** Files of firmware: path in the image, by path in a package. */
+  readonly files?: Readonly<Record<string, string>>;
 }
 
 /** Makes the firmware files of a board. Each function returns the path of a file. */

@@ -20,7 +20,8 @@ export const imx8mMini: Board = {
       'imx2_wdt timeout=60 nowayout=1',
       ...commonModules.initramfs,
     ],
-    root: ['fec', 'at803x', ...commonModules.root],
+    // The clock of the chip, where a battery keeps it.
+    root: ['fec', 'at803x', 'rtc-snvs', ...commonModules.root],
   },
   deviceTrees: ['freescale/imx8mm-evk.dtb'],
   disk: { interface: 'mmc', number: 1 },

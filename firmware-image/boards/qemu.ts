@@ -18,6 +18,8 @@ export const qemu: Board = {
     ],
     root: ['virtio_net', ...commonModules.root],
   },
+  // The kernel emulates the radio.
+  parts: { wifi: { modules: ['mac80211_hwsim radios=1'] }, cellular: { modules: ['xhci-pci'] } },
   deviceTrees: [],
   disk: { interface: 'virtio', number: 0 },
   addresses: { fit: '0x44000000', kernel: '0x40400000', state: '0x43000000' },

@@ -23,6 +23,19 @@ export const raspberryPi4: Board = {
     ],
     root: ['broadcom', 'bcm_phy_lib', 'genet', 'iproc_rng200', ...commonModules.root],
   },
+  parts: {
+    wifi: {
+      modules: ['brcmfmac'],
+      packages: ['firmware-brcm80211'],
+      files: {
+        'lib/firmware/cypress/cyfmac43455-sdio.bin': 'lib/firmware/brcm/brcmfmac43455-sdio.bin',
+        'lib/firmware/cypress/cyfmac43455-sdio.clm_blob': 'lib/firmware/brcm/brcmfmac43455-sdio.clm_blob',
+        'lib/firmware/brcm/brcmfmac43455-sdio.raspberrypi,4-model-b.txt':
+          'lib/firmware/brcm/brcmfmac43455-sdio.txt',
+      },
+    },
+    cellular: { modules: ['reset-raspberrypi', 'xhci-pci'] },
+  },
   deviceTrees: [],
   disk: { interface: 'mmc', number: 0 },
   addresses: { fit: '0x10000000', kernel: '0x00200000', state: '0x0f000000' },

@@ -1,8 +1,11 @@
-import { chmodSync, copyFileSync, existsSync, statSync, writeFileSync } from 'node:fs';
+import { X509Certificate } from 'node:crypto';
+import { chmodSync, copyFileSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Board } from '../boards/board.ts';
-import { moduleClosure, type PackageFiles } from './closure.ts';
+import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
 import { checkedVersion } from './command.ts';
+import { treeSource } from './device-tree.ts';
+import type { Kernel } from './kernel.ts';
 import type { SigningKeys } from './keys.ts';
 import type { VerityRoot } from './root-file-system.ts';
 import { fresh, output, parentOf, root, run } from './tools.ts';
@@ -28,6 +31,26 @@ export interface BootImageParts {
   readonly keys: SigningKeys;
 }
 
+/** Programs of the initramfs, by their path in a package. */
+const initramfsPrograms = ['bin/busybox', 'sbin/dmsetup'];
+
+/** The files of packages that are in the FIT: kernel, device trees, and those of the initramfs with a first folder `initramfs`. */
+export function bootFiles(
+  board: Board,
+  files: PackageFiles,
+  { image, modules, deviceTrees }: Pick<Kernel, 'image' | 'modules' | 'deviceTrees'>,
+): PickedFile[] {
+  const ofKernel = (from: string, to: string): PickedFile => ({ from, to, package: 'linux-image-arm64' });
+  return [
+    ofKernel(image, basename(image)),
+    ...board.deviceTrees.map((name) => ofKernel(join(deviceTrees, name), basename(name))),
+    ...files.programs(initramfsPrograms).map((file) => ({ ...file, to: `initramfs/${file.to}` })),
+    ...moduleClosure(modules, board.modules.initramfs).map(({ file }) =>
+      ofKernel(file, `initramfs/modules/${basename(file)}`),
+    ),
+  ];
+}
+
 /**
  * Makes the initramfs, which runs before the root is mounted: a shell, dmsetup, the modules that read the disk, and the
  * root hash. Returns the path of the packed file. The same parts give the same bytes.
@@ -37,7 +60,7 @@ export function makeInitramfs(folder: string, parts: BootImageParts): string {
   const { board, files, verity } = parts;
   fresh(folder);
   const tree = join(folder, 'initramfs');
-  for (const { from, to } of files.programs(['bin/busybox', 'sbin/dmsetup']))
+  for (const { from, to } of files.programs(initramfsPrograms))
     install(from, join(tree, to.replace(/^usr\//, '')));
   installModules(tree, parts.kernelModules, board.modules.initramfs);
   install(join(root, 'firmware-image/initramfs/init'), join(tree, 'init'));
@@ -75,7 +98,7 @@ export function packInitramfs(tree: string, empty: readonly string[], date: numb
     cwd: tree,
     input: `${names.join('\n')}\n`,
   });
-  run('zstd', ['-q', '-12', '--rm', '-f', file]);
+  run('zstd', ['-q', '-19', '--rm', '-f', file]);
   return `${file}.zst`;
 }
 
@@ -90,8 +113,53 @@ function packedKernel(kernelImage: string): string {
 }
 
 /**
+ * The public key of a certificate as a node of the boot loader's device tree: what mkimage writes for the key that it signs with.
+ * No private key is needed.
+ * @throws {Error} for a key that is not RSA of 2048 bits
+ */
+export function bootKeyNode(certificate: string, name: string): string {
+  const { kty, n = '', e = '' } = new X509Certificate(certificate).publicKey.export({ format: 'jwk' });
+  const bits = 2048;
+  const number = (text: string) => BigInt(`0x${Buffer.from(text, 'base64url').toString('hex') || '0'}`);
+  const [modulus, exponent] = [number(n), number(e)];
+  if (kty !== 'RSA' || modulus.toString(2).length !== bits)
+    throw new Error(`the boot key ${name} must be RSA with ${bits} bits`);
+  const word = 1n << 32n;
+  // The inverse of an odd number modulo 2^32: each step doubles the bits that are right.
+  let inverse = 1n;
+  for (let step = 0; step < 5; step++) inverse = (inverse * (2n - modulus * inverse)) % word;
+  const words = (value: bigint, count: number) =>
+    `<${(
+      value
+        .toString(16)
+        .padStart(8 * count, '0')
+        .match(/.{8}/g) ?? []
+    )
+      .map((one) => `0x${one}`)
+      .join(' ')}>`;
+  return `
+    key-${name} {
+      required = "conf";
+      algo = "sha256,rsa2048";
+      key-name-hint = "${name}";
+      rsa,num-bits = <${bits}>;
+      rsa,modulus = ${words(modulus, bits / 32)};
+      rsa,exponent = ${words(exponent, 2)};
+      rsa,r-squared = ${words((1n << BigInt(2 * bits)) % modulus, bits / 32)};
+      rsa,n0-inverse = ${words((((word - inverse) % word) + word) % word, 1)};
+    };`;
+}
+
+/** Adds a second public key to a device tree: an image by any of the two keys is booted. */
+function trustOther(trust: string, certificate: string): void {
+  const other = bootKeyNode(certificate, 'other-boot');
+  const source = `${treeSource(trust)}\n/ { signature { required-mode = "any";${other} }; };\n`;
+  run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-o', trust, '-'], { input: source });
+}
+
+/**
  * Makes the FIT, one signed file with kernel, initramfs and, for boards that need them, device trees. Returns its path.
- * Also writes `trust.dtb`, a device tree with the public key.
+ * Also writes `trust.dtb`, a device tree with the public key, and with that of `other-boot.crt` if the keys have it.
  * @param folder folder for the results
  * @param initramfs file
  * @param name of its configurations. The signature covers it, so an image of a slot is not started as the recovery system
@@ -175,5 +243,7 @@ export function makeFit(
   run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-o', trust, '-'], { input: '/dts-v1/; / { };' });
   run('mkimage', ['-f', source, file], { env: times });
   run('mkimage', ['-F', '-k', keys.folder, '-K', trust, '-r', file], { env: times });
+  const other = join(keys.folder, 'other-boot.crt');
+  if (existsSync(other)) trustOther(trust, readFileSync(other, 'utf8'));
   return file;
 }

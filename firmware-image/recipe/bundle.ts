@@ -1,6 +1,7 @@
-import { linkSync, writeFileSync } from 'node:fs';
+import { linkSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { SigningKeys } from './keys.ts';
+import { digestOf } from '../../src/gateway/update/bundle.ts';
+import { type SigningKeys, trustFiles } from './keys.ts';
 import { fresh, run } from './tools.ts';
 
 /** What a bundle is made of. */
@@ -17,6 +18,40 @@ export interface BundleParts {
   /** Time stamp of all files, in seconds since 1970. */
   readonly date: number;
   readonly keys: SigningKeys;
+  /** The field `build` of the manifest. Default: the second signature, if the keys have a second signer. */
+  readonly build?: string;
+}
+
+/**
+ * The second signature of a bundle in base64: CMS, over version, kind of board and the digests of both images, as the agent of the
+ * board puts them together (rootfs/usr/lib/postern/trust). RAUC takes one signature only, and stores the field `build` of the
+ * manifest with the slot.
+ */
+function secondSignature(folder: string, { kind, version, fit, root, keys }: BundleParts): string {
+  const [rootfs, boot] = [root, fit].map((image) => digestOf(readFileSync(image)));
+  const text = join(folder, 'second.text');
+  const made = join(folder, 'second.der');
+  writeFileSync(
+    text,
+    `postern-second-signature 1\nversion=${version}\ncompatible=postern-${kind}\nrootfs=${rootfs}\nboot=${boot}\n`,
+  );
+  const signer = ['-signer', join(keys.folder, 'second.crt'), '-inkey', join(keys.folder, 'second.key')];
+  run('openssl', [
+    'cms',
+    '-sign',
+    '-binary',
+    '-nosmimecap',
+    '-in',
+    text,
+    ...signer,
+    '-outform',
+    'DER',
+    '-out',
+    made,
+  ]);
+  const signature = readFileSync(made).toString('base64');
+  run('rm', [text, made]);
+  return signature;
 }
 
 /**
@@ -27,6 +62,8 @@ export interface BundleParts {
 export function makeBundle(folder: string, file: string, parts: BundleParts): void {
   const { kind, version, description, fit, root, date, keys } = parts;
   fresh(folder);
+  const { authority, old, second } = trustFiles(keys.folder);
+  const build = parts.build ?? (second === undefined ? '' : secondSignature(folder, parts));
   linkSync(fit, join(folder, 'boot.img'));
   linkSync(root, join(folder, 'root.img'));
   writeFileSync(
@@ -34,7 +71,7 @@ export function makeBundle(folder: string, file: string, parts: BundleParts): vo
     `[update]
 compatible=postern-${kind}
 version=${version}
-description=${description}
+description=${description}${build && `\nbuild=${build}`}
 
 [bundle]
 format=verity
@@ -48,17 +85,20 @@ filename=boot.img
   );
   run('rm', ['-f', file]);
   const key = (name: string) => join(keys.folder, name);
+  const keyring = `${file}.keyring`;
+  writeFileSync(keyring, authority + (old?.certificate ?? ''));
   run(
     'rauc',
     [
       'bundle',
       `--cert=${key('update.crt')}`,
       `--key=${key('update.key')}`,
-      `--keyring=${key('ca.crt')}`,
+      `--keyring=${keyring}`,
       '--mksquashfs-args=-noD -noF -all-root',
       folder,
       file,
     ],
     { env: { SOURCE_DATE_EPOCH: String(date) } },
   );
+  run('rm', [keyring]);
 }

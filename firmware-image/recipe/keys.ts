@@ -1,10 +1,16 @@
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { X509Certificate } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { output, run } from './tools.ts';
 
 /**
  * The signing keys of a product line. The folder has `ca.crt`, `update.crt` and `update.key` (X.509, for bundles), and
- * `boot.key` and `boot.crt` (for the FIT).
+ * `boot.key` and `boot.crt` (for the FIT). It may have:
+ * - `old-ca.crt` and `old-ca.until`: the authority that `ca.crt` replaces, and the day on which that one ends
+ *   (`2027-06-30`). `update.crt` may be by either of them.
+ * - `second-ca.crt`, `second.crt` and `second.key`: bundles need a second signature, by a signer of this other authority.
+ * - `update.crl`: a revocation list of `ca.crt`.
+ * - `other-boot.crt`: the boot loader trusts this key as well as `boot.crt`.
  */
 export interface SigningKeys {
   readonly folder: string;
@@ -31,6 +37,52 @@ export function signingKeys(folder: string | undefined): SigningKeys {
   const made = join(output, 'development-keys');
   if (!existsSync(join(made, 'boot.crt'))) makeDevelopmentKeys(made);
   return { folder: made, areForDevelopment: true };
+}
+
+/** Whom boards and gateways trust by the certificates in a folder of keys. All texts are PEM. */
+export interface TrustFiles {
+  readonly authority: string;
+  /** `until`: seconds since 1970. */
+  readonly old: { readonly certificate: string; readonly until: number } | undefined;
+  readonly second: string | undefined;
+  readonly list: string | undefined;
+}
+
+/**
+ * Reads the certificates in a folder of keys.
+ * @throws {Error} for files that do not fit together
+ */
+export function trustFiles(folder: string): TrustFiles {
+  const text = (name: string) =>
+    existsSync(join(folder, name)) ? readFileSync(join(folder, name), 'utf8') : undefined;
+  const authorityIn = (name: string): string | undefined => {
+    const pem = text(name);
+    if (pem === undefined) return undefined;
+    if (pem.split('BEGIN CERTIFICATE').length !== 2)
+      throw new Error(`--keys: ${folder}/${name} must have one certificate`);
+    const certificate = new X509Certificate(pem);
+    if (!certificate.ca) throw new Error(`--keys: ${folder}/${name} is no certificate of an authority`);
+    return certificate.toString();
+  };
+  const [authority, oldOne, second] = ['ca.crt', 'old-ca.crt', 'second-ca.crt'].map(authorityIn);
+  const until = Date.parse(text('old-ca.until')?.trim() ?? '') / 1000;
+  if (oldOne !== undefined && !(until > 0))
+    throw new Error(
+      `--keys: ${folder}/old-ca.until must have the day on which old-ca.crt ends, such as 2027-06-30`,
+    );
+  if (second !== undefined && [authority, oldOne].includes(second))
+    throw new Error(
+      `--keys: second-ca.crt is the same authority as ca.crt or old-ca.crt, so one signer could sign twice`,
+    );
+  if (second !== undefined)
+    for (const file of ['second.crt', 'second.key'])
+      if (text(file) === undefined) throw new Error(`--keys: ${folder} has second-ca.crt, but no ${file}`);
+  return {
+    authority: authority!,
+    old: oldOne === undefined ? undefined : { certificate: oldOne, until },
+    second,
+    list: text('update.crl'),
+  };
 }
 
 /** Makes a CA, a certificate for updates that the CA signs, and a key for the FIT. They are valid for 20 years. */

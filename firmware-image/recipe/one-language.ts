@@ -19,7 +19,9 @@ const locale = /^[a-z]{2,3}(_[A-Za-z0-9]+)*$/;
  */
 export function isSpared(item: string): boolean {
   const path = item.slice(item.indexOf('/') + 1);
-  if (/\.(cnv|dict)$/.test(path) || /^(translit|rbnf)\//.test(path)) return true;
+  if (/\.(cnv|dict)$/.test(path) || /^(translit|rbnf|brkitr\/line_)/.test(path)) return true;
+  // Names of characters, and characters that look alike. Nothing in Node asks for them.
+  if (/^(unames\.icu|confusables\.cfu)$/.test(path)) return true;
   const name = /([^/]+)\.res$/.exec(path)?.[1];
   return name !== undefined && !keptNames.test(name) && locale.test(name);
 }

@@ -1,13 +1,16 @@
 import { cpSync, mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BootImageParts, install, installModules, packInitramfs } from './boot-image.ts';
+import type { PickedFile } from './closure.ts';
 import { canonical } from './root-file-system.ts';
 import { fresh, root } from './tools.ts';
 
-/** Programs of the recovery system, by their path in a package. It brings its own copies: no slot can be read when it is needed. */
-const programs = ['bin/busybox', 'usr/bin/rauc', 'usr/bin/openssl'];
-/** Debian packages that only the recovery system needs. wget of busybox gets HTTPS from openssl; its own TLS lacks today's ciphers. */
-export const recoveryPackages = ['openssl'];
+/**
+ * Programs of the recovery system besides RAUC, by their path in a package. It brings its own copies: no slot can be read when it is
+ * needed. openssl checks revocation lists and second signatures. wget of busybox gets HTTPS from it; its own TLS lacks today's
+ * ciphers.
+ */
+const programs = ['bin/busybox', 'usr/bin/openssl'];
 /** What the recovery system has from the root of the slots, so that both read the state and judge a bundle alike. */
 const shared = [
   'etc/rauc',
@@ -16,7 +19,7 @@ const shared = [
   'etc/hosts',
   'etc/nsswitch.conf',
   'etc/postern-release',
-  ...['common', 'boot-state', 'bundle-checks', 'second-copy', 'time-floor', 'lease'].map(
+  ...['common', 'boot-state', 'bundle-checks', 'trust', 'second-copy', 'time-floor', 'lease'].map(
     (name) => `usr/lib/postern/${name}`,
   ),
 ];
@@ -26,16 +29,18 @@ const shared = [
  * give the same bytes.
  * @param folder folder for the result; it is emptied first
  * @param tree the root of the slots, not packed
+ * @param rauc RAUC for arm64
  */
 export function makeRecovery(
   folder: string,
   tree: string,
+  rauc: PickedFile,
   { board, files, kernelModules, date }: Omit<BootImageParts, 'verity'>,
 ): string {
   fresh(folder);
   const made = join(folder, 'recovery');
   mkdirSync(made);
-  for (const { from, to } of files.programs(programs)) install(from, join(made, canonical(to)));
+  for (const { from, to } of files.programs(programs, [rauc])) install(from, join(made, canonical(to)));
   for (const [link, target] of Object.entries({ bin: 'usr/bin', sbin: 'usr/bin', lib: 'usr/lib' }))
     symlinkSync(target, join(made, link));
   symlinkSync('busybox', join(made, 'usr/bin/sh'));

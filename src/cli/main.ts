@@ -14,6 +14,7 @@ await runCli(
     reset: async () => (await import('./reset.ts')).reset,
     join: async () => (await import('./join.ts')).join,
     ddf: async () => (await import('./ddf.ts')).ddf,
+    account: async () => (await import('./account.ts')).account,
     headend: async () => (await import('./headend.ts')).headend,
     device: async () => (await import('./device.ts')).device,
   },

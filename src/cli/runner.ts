@@ -42,19 +42,9 @@ export class HangUps {
 
 /** The programs that `npm run build` makes, and the commands of each. The demo has those of the others for itself. */
 const programs: Readonly<Record<string, readonly string[]>> = {
-  'postern.mjs': [
-    'gateway',
-    'launch',
-    'update',
-    'provision',
-    'backup',
-    'restore',
-    'status',
-    'devices',
-    'reset',
-    'join',
-  ],
-  'postern-headend.mjs': ['headend'],
+  'postern.mjs': ['gateway', 'launch', 'update', 'backup', 'restore', 'status', 'devices', 'reset', 'join'],
+  'postern-headend.mjs': ['headend', 'account'],
+  'postern-board.mjs': ['provision'],
   'postern-device.mjs': ['device'],
   'postern-demo.mjs': ['demo', 'ddf'],
 };

@@ -401,6 +401,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   const uplinkListener: UplinkListener = {
     notified,
     connected: () => {
+      firmware?.connected();
       // A parent gateway attaches this one by a session. A DM server hears only when there is something to tell.
       if (parent) dmClient.contact(ownServer);
       else dmClient.wake();

@@ -185,6 +185,7 @@ export const gatewayReloads: readonly string[] = [
   'images.ca',
   'images.signing-keys',
   'update.authority',
+  'update.second-authority',
   'update.ca',
   'log.level',
 ];

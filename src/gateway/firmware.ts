@@ -10,6 +10,7 @@ import { dropCopies } from '../base/open-database.ts';
 import { DmError } from '../dm/dm-error.ts';
 import { DmStatus } from '../dm/status.ts';
 import { FirmwareBranch } from '../mo/firmware-branch.ts';
+import { FumoState } from '../mo/fumo.ts';
 import { imageScheme } from '../mo/gw-image-inventory.ts';
 import type { GatewayConfig } from './config.ts';
 import type { LiveSettings } from './live-settings.ts';
@@ -20,6 +21,7 @@ import type { Authorisation } from './rights/authorisation.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import { gatewaySchema } from './store/schema.ts';
+import { BoardNetwork } from './update/board-network.ts';
 import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
 import { BundleDownload } from './update/download-bundle.ts';
 import { probeCoap } from './update/probe.ts';
@@ -59,6 +61,7 @@ export class GatewayFirmware implements AsyncDisposable {
   readonly #slots: SlotDriver;
   readonly #updater: Updater;
   readonly #watchdogs: readonly Watchdog[];
+  readonly #boardNetwork: BoardNetwork | undefined;
 
   /** @throws {PosternError} `configuration` */
   constructor(parts: GatewayFirmwareParts) {
@@ -78,6 +81,13 @@ export class GatewayFirmware implements AsyncDisposable {
         },
         record: (order) => this.#updater.record(order),
         launch: (order) => this.#updater.launch(order),
+        lists: () => this.#slots.lists(),
+        revoke: async (list) => {
+          if (this.branch.state === FumoState.Updating)
+            throw new PosternError('conflict', 'an update is being installed');
+          await this.#slots.revoke(list);
+          events.emit('update.revocation-list', { lists: this.#slots.lists().split('BEGIN').length - 1 });
+        },
       },
     });
     const bound = () => network.addresses.map(({ address }) => address);
@@ -125,6 +135,8 @@ export class GatewayFirmware implements AsyncDisposable {
       entropy,
       events,
     });
+    this.#boardNetwork =
+      settings.slots === 'rauc' ? new BoardNetwork('/run/network-turn', reports, events) : undefined;
     this.#watchdogs = watchdogsOf(settings.watchdog, { check, clock, events });
   }
 
@@ -135,6 +147,11 @@ export class GatewayFirmware implements AsyncDisposable {
   start(): void {
     for (const watchdog of this.#watchdogs) watchdog.start();
     this.#updater.start();
+  }
+
+  /** The uplink is there. */
+  connected(): void {
+    this.#boardNetwork?.tell();
   }
 
   status(): UpdateStatus {
@@ -167,6 +184,7 @@ function slotsOf({ settings, live, disk, restart, clock }: GatewayFirmwareParts)
       agent: '/run/agent',
       state: ['/dev/postern/state-1', '/dev/postern/state-2'],
       bundleFile: '/data/update/bundle.raucb',
+      lists: '/run/revoked.pem',
       release: '/etc/postern-release',
       kernelArguments: '/proc/cmdline',
       clock,
@@ -182,6 +200,10 @@ function slotsOf({ settings, live, disk, restart, clock }: GatewayFirmwareParts)
     get authority() {
       return live.current.updateAuthority;
     },
+    get secondAuthority() {
+      return live.current.updateSecondAuthority;
+    },
+    clock,
     current,
     disk,
     restart: restart ?? (() => {}),

@@ -36,7 +36,11 @@ export const updateSection = described(
       ),
       authority: described(
         v.optional(fileOf('authorities')),
-        'PEM file of the authority that certifies the signers of bundles. The firmware image has its own',
+        'PEM file of the authorities that certify the signers of bundles. The firmware image has its own',
+      ),
+      'second-authority': described(
+        v.optional(fileOf('authorities')),
+        'PEM file of the authorities for second signers: with it, a bundle needs a second signature. The firmware image has its own',
       ),
       ca: described(
         v.optional(fileOf('authorities')),

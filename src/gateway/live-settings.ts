@@ -52,6 +52,8 @@ interface Settings {
   readonly updateCa: string | undefined;
   /** Authority for signers of updates, as PEM. */
   readonly updateAuthority: string;
+  /** Authority for their second signers, as PEM. Empty when one signature is enough. */
+  readonly updateSecondAuthority: string;
   readonly http: TlsIdentity | undefined;
 }
 
@@ -100,6 +102,7 @@ function settingsOf(config: GatewayConfig): Settings {
     ),
     updateCa: pem(update?.ca, 'update.ca'),
     updateAuthority: pem(update?.authority, 'update.authority') ?? '',
+    updateSecondAuthority: pem(update?.['second-authority'], 'update.second-authority') ?? '',
     http: identityOf(http?.['tls-cert'], http?.['tls-key']),
   };
 }

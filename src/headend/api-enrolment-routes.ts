@@ -4,6 +4,7 @@ import { PosternError } from '../base/errors.ts';
 import { type Route, route } from './api-route.ts';
 import { pageQuery } from './api-schemas.ts';
 import type { Enrolment } from './enrolment.ts';
+import { codeLimit } from './enrolment-codes.ts';
 import { type EnrolmentRecord, enrolmentStates } from './enrolment-records.ts';
 import type { Headend } from './headend.ts';
 
@@ -42,6 +43,30 @@ const codeAnswer = v.strictObject({
   code: text('The code. It is shown this once, and only its hash is kept'),
   gateway: v.exactOptional(text('The only name that the code is good for')),
   expires: time('When the code ends'),
+});
+
+const manifestBody = v.strictObject({
+  version: described(v.literal(1), 'Version of this form'),
+  batch: described(identifier, 'Name of the batch, for a person'),
+  expires: time('When the codes of the boards end'),
+  boards: v.pipe(
+    v.array(
+      v.strictObject({
+        gateway: described(identifier, 'Name of the gateway'),
+        serial: v.optional(text('Serial number on the label. It is not checked here')),
+        hash: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/), v.description('SHA-256 of its one-time code')),
+      }),
+    ),
+    v.minLength(1),
+    v.maxLength(codeLimit),
+  ),
+});
+
+const manifestAnswer = v.strictObject({
+  batch: text('Name of the batch'),
+  taken: described(v.number(), 'Boards whose codes are new here'),
+  known: described(v.number(), 'Boards whose codes were taken before'),
+  expires: time('When the codes end'),
 });
 
 const refusalBody = v.strictObject({
@@ -156,6 +181,19 @@ export const enrolmentRoutes: readonly Route[] = [
     handle: (headend, { body: { hours, gateway } }) => {
       const { expires, ...code } = deskOf(headend).makeCode(hours, gateway);
       return { ...code, expires: iso(expires) };
+    },
+  }),
+  route({
+    method: 'POST',
+    path: '/enrolment-manifests',
+    summary:
+      'Takes the boards of a batch from the factory: each is enrolled by its code without a person. All of them are taken, or none; a name that is in use is refused',
+    body: manifestBody,
+    status: 200,
+    answers: manifestAnswer,
+    handle: (headend, { body: { batch, expires, boards } }) => {
+      const taken = deskOf(headend).takeManifest({ batch, expires: Date.parse(expires), boards });
+      return { batch, taken, known: boards.length - taken, expires };
     },
   }),
 ];

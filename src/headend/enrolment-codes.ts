@@ -15,6 +15,13 @@ export interface NewCode {
   readonly expires: number;
 }
 
+/** A code that was made elsewhere, for one gateway. */
+export interface MadeCode {
+  readonly gateway: string;
+  /** SHA-256 of the code, 64 hexadecimal digits in lower case. */
+  readonly hash: string;
+}
+
 /** Most codes, used or not. Those that expired longest ago are deleted for new ones. */
 export const codeLimit = 10_000;
 const codeBytes = 16;
@@ -44,24 +51,44 @@ export class EnrolmentCodes {
     const database = this.#database;
     const code = Buffer.from(this.#entropy.bytes(codeBytes)).toString('base64url');
     const expires = Math.round(this.#clock.wall() + hours * hour);
-    database.transaction(() => {
-      const { count } = database.prepare('SELECT count(*) AS count FROM enrolment_code').get() as {
-        count: number;
-      };
-      if (count >= codeLimit) {
-        const { changes } = database
-          .prepare(
-            'DELETE FROM enrolment_code WHERE hash = (SELECT hash FROM enrolment_code WHERE expires < ? ORDER BY expires LIMIT 1)',
-          )
-          .run(Math.round(this.#clock.wall()));
-        if (Number(changes) === 0)
-          throw new PosternError('full', `there are ${codeLimit} codes that have not expired`);
-      }
-      database
-        .prepare('INSERT INTO enrolment_code (hash, gateway, expires, used_by) VALUES (?, ?, ?, NULL)')
-        .run(hashOf(code), gateway ?? null, expires);
-    });
+    database.transaction(() => this.#keep(hashOf(code), gateway, expires));
     return { code, expires, ...(gateway !== undefined && { gateway }) };
+  }
+
+  /**
+   * Takes a code that was made elsewhere. Call it in the transaction that takes all codes of a batch.
+   * @param expires milliseconds since 1970
+   * @returns false when it was taken before, for the same gateway
+   * @throws {PosternError} `conflict` when it is known for another gateway; `full`
+   */
+  take({ gateway, hash: digest }: MadeCode, expires: number): boolean {
+    const found = this.#database.prepare('SELECT gateway FROM enrolment_code WHERE hash = ?').get(digest) as
+      | { gateway: string | null }
+      | undefined;
+    if (found && found.gateway !== gateway)
+      throw new PosternError('conflict', `the code for ${gateway} is known as that of another gateway`);
+    if (!found) this.#keep(digest, gateway, expires);
+    return !found;
+  }
+
+  /** @throws {PosternError} `full` */
+  #keep(digest: string, gateway: string | undefined, expires: number): void {
+    const database = this.#database;
+    const { count } = database.prepare('SELECT count(*) AS count FROM enrolment_code').get() as {
+      count: number;
+    };
+    if (count >= codeLimit) {
+      const { changes } = database
+        .prepare(
+          'DELETE FROM enrolment_code WHERE hash = (SELECT hash FROM enrolment_code WHERE expires < ? ORDER BY expires LIMIT 1)',
+        )
+        .run(Math.round(this.#clock.wall()));
+      if (Number(changes) === 0)
+        throw new PosternError('full', `there are ${codeLimit} codes that have not expired`);
+    }
+    database
+      .prepare('INSERT INTO enrolment_code (hash, gateway, expires, used_by) VALUES (?, ?, ?, NULL)')
+      .run(digest, gateway ?? null, expires);
   }
 
   /**

@@ -15,11 +15,20 @@ import {
 import { sealTo } from '../wire/tunnel/hpke.ts';
 import { gatewayTopics } from '../wire/tunnel/topics.ts';
 import type { CertificateAuthority, CheckedRequest, Issued } from './certificate-authority.ts';
-import type { EnrolmentCodes } from './enrolment-codes.ts';
+import type { EnrolmentCodes, MadeCode } from './enrolment-codes.ts';
 import type { EnrolmentConfig } from './enrolment-config.ts';
 import type { EnrolmentRecord, EnrolmentRecords } from './enrolment-records.ts';
 import type { Parties } from './parties.ts';
 import type { Replacements } from './replacements.ts';
+
+/** The boards of a factory's batch, by the codes that they will show. */
+export interface BoardManifest {
+  /** Name of the batch, for a person. */
+  readonly batch: string;
+  /** When the codes end, in milliseconds since 1970. */
+  readonly expires: number;
+  readonly boards: readonly MadeCode[];
+}
 
 export interface EnrolmentDeskParts {
   readonly serverId: string;
@@ -129,6 +138,33 @@ export class EnrolmentDesk {
       );
     this.#parts.records.refuse(key, 'hand', reason);
     return { state: 'refused', reason, again: again.refused };
+  }
+
+  /**
+   * Takes the codes of a batch of boards: all of them, or none. It may be done again, also after boards of the batch were enrolled.
+   * A code for a name gives this name to whoever shows it, so a name that has a board or an account is refused.
+   * @returns how many codes are new
+   * @throws {PosternError} `malformed` when a name or a code is there twice, or the codes have expired; `conflict` when a name is in
+   *   use, or a code is known for another name; `forbidden` for a name that no gateway may have; `full`
+   */
+  takeManifest({ batch, expires, boards }: BoardManifest): number {
+    const { codes, database, clock, events } = this.#parts;
+    for (const one of ['gateway', 'hash'] as const)
+      if (new Set(boards.map((board) => board[one])).size < boards.length)
+        throw new PosternError('malformed', `the manifest has a ${one} twice`);
+    if (expires <= clock.wall())
+      throw new PosternError('malformed', 'the codes of the manifest have expired');
+    return database.transaction(() => {
+      const taken = boards.filter((board) => {
+        if (!codes.take(board, expires)) return false;
+        this.#demandFree(board.gateway);
+        const holder = this.#holderOf(board.gateway, '');
+        if (holder !== undefined) throw new PosternError('conflict', holder);
+        return true;
+      }).length;
+      database.afterCommit(() => events.emit('enrolment.manifest-taken', { batch, boards: taken }));
+      return taken;
+    });
   }
 
   /** @throws {PosternError} `notFound` */

@@ -22,7 +22,7 @@ import { CertificateAuthority } from './certificate-authority.ts';
 import { type Departure, Departures, type DeparturesParts, type NextOwner } from './departures.ts';
 import { EnrolmentCodes, type NewCode } from './enrolment-codes.ts';
 import type { EnrolmentConfig } from './enrolment-config.ts';
-import { certificatesIn, EnrolmentDesk } from './enrolment-desk.ts';
+import { type BoardManifest, certificatesIn, EnrolmentDesk } from './enrolment-desk.ts';
 import { type EnrolmentRecord, EnrolmentRecords } from './enrolment-records.ts';
 import type { Parties } from './parties.ts';
 import { Renewals, type RenewalsParts } from './renewals.ts';
@@ -233,6 +233,14 @@ export class Enrolment implements AsyncDisposable {
    */
   makeCode(hours: number, gateway?: string): NewCode {
     return this.#codes.make(hours, gateway);
+  }
+
+  /**
+   * Takes the boards of a factory's batch. Returns how many are new.
+   * @throws {PosternError} as `EnrolmentDesk.takeManifest`
+   */
+  takeManifest(manifest: BoardManifest): number {
+    return this.#desk.takeManifest(manifest);
   }
 
   /**

@@ -37,6 +37,13 @@ export interface FirmwareRunner {
   record(order: FirmwareOrder): void;
   /** Begins to work on a stored operation, which ends later. */
   launch(order: FirmwareOrder): void;
+  /** PEM texts of the revocation lists in force. Absent where signers of packages cannot be revoked. */
+  lists?(): string;
+  /**
+   * Puts a revocation list in force.
+   * @throws {PosternError} `conflict` when no authority has signed it, or a newer one is in force
+   */
+  revoke?(list: string): Promise<void>;
 }
 
 /** What the branch is made of. */
@@ -53,6 +60,13 @@ const initial: readonly TndsNode[] = [
   { name: 'DownloadAndUpdate', format: 'node', children: [{ name: 'PkgURL', format: 'chr', value: '' }] },
   { name: 'State', format: 'int', value: String(FumoState.Idle) },
 ];
+const listPath = ['Ext', 'RevocationList'] as const;
+/** Its nodes where signers can be revoked. */
+const revocable: TndsNode = {
+  name: listPath[0],
+  format: 'node',
+  children: [{ name: listPath[1], format: 'chr', value: '' }],
+};
 
 /**
  * `./FwUpdate` (OMA FUMO 1.0): the nodes that a server writes and executes. An operation starts when all of the package is
@@ -68,9 +82,11 @@ export class FirmwareBranch implements TreeBranch {
 
   constructor(parts: FirmwareBranchParts) {
     this.#parts = parts;
-    const { nodes, clock } = parts;
+    const { nodes, clock, runner } = parts;
     this.#stored = new StoredBranch('FwUpdate', fumo.root, nodes, { type: fumo.id, clock });
-    for (const node of initial) if (!this.#stored.view([node.name])) this.#stored.plant([node.name], node);
+    if (runner.lists) this.#stored.derive(listPath, () => runner.lists!());
+    for (const node of runner.lists ? [...initial, revocable] : initial)
+      if (!this.#stored.view([node.name])) this.#stored.plant([node.name], node);
   }
 
   /** State of the update, one of `FumoState`. */
@@ -99,8 +115,14 @@ export class FirmwareBranch implements TreeBranch {
     this.#stored.add(path, node);
   }
 
-  replace(path: NodePath, node: NewNode): void {
+  /**
+   * A revocation list is in force at once, and stays so when the Atomic around it fails: it is the word of its authority, and not of
+   * the server.
+   */
+  replace(path: NodePath, node: NewNode): Promise<void> | undefined {
+    if (path[0] === listPath[0]) return this.#parts.runner.revoke?.(String(node.value));
     this.#stored.replace(path, node);
+    return undefined;
   }
 
   begin(): void {

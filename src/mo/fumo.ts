@@ -87,5 +87,17 @@ export const fumo: ManagementObject = {
       get,
       '10 idle, 20 download failed, 30 downloading, 40 downloaded, 60 updating, 70 to 100 ended',
     ),
+    Ext: interior(
+      get,
+      "Postern's extensions",
+      {
+        RevocationList: leaf(
+          'chr',
+          settable,
+          'Revocation lists (X.509, PEM) for signers of bundles that are in force. A newer one is written here',
+        ),
+      },
+      zeroOrOne,
+    ),
   }),
 };

@@ -30,6 +30,7 @@ echo "Umask: $(umask)" >> $OUT/told
 echo "Core: $(ulimit -Hc)" >> $OUT/told
 echo "Files: $(ulimit -n)" >> $OUT/told
 echo "Arguments: $*" >> $OUT/told
+echo "Proxy: $HTTPS_PROXY $HTTP_PROXY $NO_PROXY" >> $OUT/told
 echo secret > $OUT/written
 stat -c 'Written: %a' $OUT/written >> $OUT/told
 (cat $OUT/../of-root > /dev/null) 2> /dev/null && echo 'Root: read' >> $OUT/told
@@ -37,7 +38,11 @@ exit 0
 `;
 
 /** Runs the script that starts the gateway, with a change to it. Returns what the witness told, by name. */
-function serve(t: { after: (end: () => void) => void }, change = (script: string) => script) {
+function serve(
+  t: { after: (end: () => void) => void },
+  change = (script: string) => script,
+  network?: string,
+) {
   const folder = mkdtempSync(join(tmpdir(), 'postern-board-'));
   t.after(() => rmSync(folder, { recursive: true }));
   chmodSync(folder, 0o755);
@@ -54,7 +59,9 @@ function serve(t: { after: (end: () => void) => void }, change = (script: string
     script
       .replaceAll('/usr/lib/postern/', `${folder}/scripts/`)
       .replaceAll('/run/', `${folder}/run/`)
+      .replaceAll('/data/root/', `${folder}/`)
       .replace('export PATH=', `export PATH=${folder}/bin:`);
+  if (network !== undefined) writeFileSync(join(folder, 'network'), network);
   for (const name of ['common', 'serve']) {
     const script = here(readFileSync(join(scripts, name), 'utf8'));
     writeFileSync(join(folder, 'scripts', name), name === 'serve' ? change(script) : script, { mode: 0o755 });
@@ -102,6 +109,18 @@ describe('the script that starts the gateway on the board', { skip: why }, () =>
       assert.equal(told.Arguments, 'gateway --config /data/config/gateway.toml');
     },
   );
+
+  test('gives it the proxy of the network as a word of the environment, and none without', limit, (t) => {
+    const proxy = 'http://user:p%40ss@[2001:db8::1]:3128';
+    const told = (network?: string) => serve(t, undefined, network).Proxy;
+    assert.equal(
+      told(`fall-back 10\nproxy ${proxy} *.plant.example,10.0.0.1\n`),
+      `${proxy} ${proxy} *.plant.example,10.0.0.1`,
+    );
+    assert.equal(told(`proxy ${proxy} -\n`), `${proxy} ${proxy}`);
+    assert.equal(told('fall-back 10\n'), '');
+    assert.equal(told(), '');
+  });
 
   test('this test would notice it if one of them were missing', limit, (t) => {
     const umask = serve(t, (script) => script.replace('umask 077', 'umask 022'));

@@ -76,6 +76,7 @@ describe('help and usage', limit, () => {
       'reset',
       'join',
       'ddf',
+      'account',
       'headend',
       'device',
     ]);

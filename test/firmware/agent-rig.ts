@@ -35,6 +35,122 @@ export const skipAgent =
         ? 'needs busybox and rauc'
         : false;
 
+export interface SignerFacts {
+  /** Extended key usage. */
+  readonly purpose?: string;
+  /** Days from now at which it begins and ends. */
+  readonly from?: number;
+  readonly until?: number;
+  /** Its authority. */
+  readonly by?: string;
+}
+
+export interface BundleFacts {
+  /** Name of the authority or signer. */
+  readonly authority?: string;
+  /** Name of the board. */
+  readonly name?: string;
+  /** Seconds since 1970 by the clock of the signer. */
+  readonly time?: number;
+  /** The field `build` of the manifest. */
+  readonly build?: string;
+}
+
+const day = 24 * 3600 * 1000;
+const dateOf = (days: number): string =>
+  `${new Date(Date.now() + days * day).toISOString().replace(/[-:T]/g, '').slice(0, 14)}Z`;
+
+function openssl(folder: string, ...args: string[]): string {
+  return execFileSync('openssl', args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+}
+
+/** Files of `openssl ca` in a folder of keys. */
+function prepareAuthority(folder: string): void {
+  mkdirSync(join(folder, 'new'), { recursive: true });
+  for (const file of ['index.txt', 'index.txt.attr']) writeFileSync(join(folder, file), '');
+  writeFileSync(
+    join(folder, 'ca.cnf'),
+    '[ca]\ndefault_ca=own\n[own]\ndatabase=index.txt\nnew_certs_dir=new\ncrlnumber=number\ndefault_md=sha256\npolicy=any\nunique_subject=no\nrand_serial=yes\n[any]\ncommonName=supplied\n',
+  );
+}
+
+/**
+ * Makes a key and its certificate by an authority.
+ * @param folder has the authority, and gets both under the name `file`
+ * @param ca name of the authority's files
+ */
+export function certify(
+  folder: string,
+  file: string,
+  { name, purpose, from, until }: Required<Omit<SignerFacts, 'by'>> & { readonly name: string },
+  ca = 'ca',
+): void {
+  prepareAuthority(folder);
+  const key = ['-newkey', 'rsa:2048', '-nodes', '-keyout', `${file}.key`, '-subj', `/CN=${name}`];
+  openssl(folder, 'req', ...key, '-out', `${file}.csr`);
+  writeFileSync(join(folder, 'ext'), `keyUsage=digitalSignature\nextendedKeyUsage=${purpose}\n`);
+  const dates = ['-startdate', dateOf(from), '-enddate', dateOf(until)];
+  const by = ['-cert', `${ca}.crt`, '-keyfile', `${ca}.key`];
+  const made = ['-extfile', 'ext', '-in', `${file}.csr`, '-out', `${file}.crt`];
+  openssl(folder, 'ca', '-config', 'ca.cnf', '-batch', '-notext', ...by, ...dates, ...made);
+}
+
+/**
+ * A revocation list.
+ * @param certificates files of the revoked ones
+ * @param until days from now at which it ends
+ * @param isNarrow whether it is only about a part of the certificates (RFC 5280 section 5.2.5)
+ */
+export function revocationList(
+  folder: string,
+  number: number,
+  certificates: readonly string[],
+  { ca = 'ca', until = 3650, isNarrow = false } = {},
+): string {
+  prepareAuthority(folder);
+  if (isNarrow) {
+    const config = readFileSync(join(folder, 'ca.cnf'), 'utf8');
+    const narrow = '[narrow]\nissuingDistributionPoint=critical,@point\n[point]\nonlyuser=TRUE\n';
+    writeFileSync(
+      join(folder, 'ca.cnf'),
+      `${config.replace('crlnumber=', 'crl_extensions=narrow\ncrlnumber=')}${narrow}`,
+    );
+  }
+  writeFileSync(join(folder, 'number'), number.toString(16).padStart(4, '0'));
+  const by = ['-config', 'ca.cnf', '-cert', `${ca}.crt`, '-keyfile', `${ca}.key`];
+  for (const file of certificates) openssl(folder, 'ca', ...by, '-revoke', file);
+  openssl(folder, 'ca', ...by, '-gencrl', '-crl_nextupdate', dateOf(until), '-out', 'list.pem');
+  return readFileSync(join(folder, 'list.pem'), 'utf8');
+}
+
+let shim: string | undefined;
+/** A library for programs that are to have the clock of the environment variable TEST_TIME. */
+export function clockShim(): string {
+  if (shim !== undefined) return shim;
+  const folder = mkdtempSync(join(tmpdir(), 'postern-shim-'));
+  process.once('exit', () => rmSync(folder, { recursive: true }));
+  const source =
+    '#include <stdlib.h>\n#include <time.h>\ntime_t time(time_t *t) { time_t now = atol(getenv("TEST_TIME")); if (t) *t = now; return now; }\n';
+  writeFileSync(join(folder, 'shim.c'), source);
+  execFileSync('cc', ['-shared', '-fPIC', '-o', 'shim.so', 'shim.c'], { cwd: folder });
+  shim = join(folder, 'shim.so');
+  return shim;
+}
+
+/** Runs work whose programs have another clock: seconds since 1970. */
+function atTime<T>(time: number | undefined, work: () => T): T {
+  if (time === undefined) return work();
+  Object.assign(process.env, { LD_PRELOAD: clockShim(), TEST_TIME: String(Math.floor(time)) });
+  try {
+    return work();
+  } finally {
+    for (const variable of ['LD_PRELOAD', 'TEST_TIME']) delete process.env[variable];
+  }
+}
+
+/** Reason why no program can have another clock here, or false. */
+export const skipClocks = spawnSync('which', ['cc']).status === 0 ? false : 'needs a C compiler';
+
 /** Bundles by RAUC's own tool, with keys that are made once. */
 export class Bundles implements Disposable {
   readonly folder = mkdtempSync(join(tmpdir(), 'postern-bundles-'));
@@ -46,31 +162,41 @@ export class Bundles implements Disposable {
     const known = this.#keys.get(authority);
     if (known) return known;
     const keys = { folder: join(this.folder, authority), areForDevelopment: true };
-    makeDevelopmentKeys(keys.folder);
+    // Its certificates begin before those of its signers.
+    atTime(skipClocks ? undefined : Date.now() / 1000 - 1000 * 24 * 3600, () =>
+      makeDevelopmentKeys(keys.folder),
+    );
     this.#keys.set(authority, keys);
     return keys;
   }
 
-  /** Keys of our own authority, with a certificate for another purpose than code. */
-  misused(purpose: string): string {
-    const keys = this.keys('ours').folder;
-    const misused = { folder: join(this.folder, purpose), areForDevelopment: true };
-    this.#keys.set(purpose, misused);
-    execFileSync('cp', ['-a', keys, misused.folder]);
-    writeFileSync(
-      join(misused.folder, 'update.ext'),
-      `keyUsage=digitalSignature\nextendedKeyUsage=${purpose}\n`,
-    );
-    const byCa = ['-CA', 'ca.crt', '-CAkey', 'ca.key', '-CAcreateserial', '-extfile', 'update.ext'];
-    const request = ['x509', '-req', '-in', 'update.csr', ...byCa, '-out', 'update.crt', '-days', '30'];
-    execFileSync('openssl', request, { cwd: misused.folder, stdio: 'ignore' });
-    return purpose;
+  /** Keys of our own authority, with another signer. Returns the name under which bundles are made with them. */
+  signer(
+    name: string,
+    { purpose = 'emailProtection,codeSigning', from = -365, until = 3650, by = 'ours' }: SignerFacts = {},
+  ): string {
+    const folder = join(this.folder, name);
+    this.#keys.set(name, { folder, areForDevelopment: true });
+    execFileSync('cp', ['-a', this.keys(by).folder, folder]);
+    certify(folder, 'update', { name, purpose, from, until });
+    return name;
+  }
+
+  /** A revocation list of an authority. `revoked`: names of signers. */
+  list(number: number, revoked: readonly string[] = [], by = 'ours'): string {
+    const { folder } = this.keys(by);
+    const certificates = revoked.map((name) => join(this.keys(name).folder, 'update.crt'));
+    return revocationList(folder, number, certificates);
   }
 
   /** Makes a bundle. Returns its path. */
-  make(version: string, { authority = 'ours', name = qemu.name } = {}): string {
+  make(version: string, { authority = 'ours', name = qemu.name, time, build }: BundleFacts = {}): string {
     const image = join(this.folder, 'image');
     writeFileSync(image, Buffer.alloc(4096, version));
+    return atTime(time, () => this.#make(version, authority, name, image, build));
+  }
+
+  #make(version: string, authority: string, name: string, image: string, build: string | undefined): string {
     const file = join(this.folder, `${++this.#made}.raucb`);
     makeBundle(join(this.folder, 'work'), file, {
       kind: name,
@@ -80,6 +206,7 @@ export class Bundles implements Disposable {
       root: image,
       date: 1_700_000_000,
       keys: this.keys(authority),
+      ...(build !== undefined && { build }),
     });
     return file;
   }
@@ -97,7 +224,10 @@ export function applets(folder: string): string {
   mkdirSync(folder, { recursive: true });
   const names = [
     'cat',
+    'chmod',
     'chown',
+    'cmp',
+    'cp',
     'crc32',
     'dd',
     'grep',
@@ -110,6 +240,7 @@ export function applets(folder: string): string {
     'rm',
     'sed',
     'seq',
+    'sha256sum',
     'tail',
     'tr',
   ];
@@ -124,6 +255,12 @@ export interface AgentParts {
   /** Floor of the running image. */
   readonly floor?: string;
   readonly state?: Partial<BootState>;
+  /** Further lines of the image's release file. */
+  readonly release?: string;
+  /** Seconds since 1970 by the clock of the board; by default that of this machine. */
+  readonly time?: number;
+  /** Whether a time server has set the clock. */
+  readonly isSet?: boolean;
 }
 
 /**
@@ -138,13 +275,17 @@ export class Agent implements AsyncDisposable {
   #child: ChildProcess | undefined;
   #asked = 0;
 
-  constructor(keyring: string, { slot = 'A', version = '1.1.0', floor = '', state }: AgentParts = {}) {
+  /** @param keyring file with the authority of the image; those beside it, as the recipe calls them, are in the image as well */
+  constructor(
+    keyring: string,
+    { slot = 'A', version = '1.1.0', floor = '', state, release = '', time, isSet = true }: AgentParts = {},
+  ) {
     const { folder } = this;
-    for (const name of ['bin', 'scripts', 'run/agent', 'dev', 'data/update', 'data/root', 'etc'])
+    for (const name of ['bin', 'scripts', 'run/agent', 'dev', 'data/update', 'data/root', 'etc/rauc'])
       mkdirSync(join(folder, name), { recursive: true });
     writeFileSync(
       join(folder, 'etc/postern-release'),
-      `version=${version}\nboard=${qemu.name}\nfloor=${floor}\n`,
+      `version=${version}\nboard=${qemu.name}\nfloor=${floor}\n${release}`,
     );
     const trying = state?.trying === slot ? 1 : 0;
     writeFileSync(
@@ -154,16 +295,22 @@ export class Agent implements AsyncDisposable {
     const copies = [join(folder, 'dev/state-1'), join(folder, 'dev/state-2')] as const;
     this.state = new BootStateCopies(copies);
     this.state.change({ good: slot, ...state });
-    this.#programs(keyring, slot === 'A' ? 'rootfs.1' : 'rootfs.0');
-    for (const name of ['common', 'boot-state', 'bundle-checks', 'agent'])
+    if (time !== undefined) this.setClock(time);
+    this.#programs(slot === 'A' ? 1 : 0, isSet);
+    this.trust('keyring', readFileSync(keyring, 'utf8'));
+    for (const name of ['common', 'boot-state', 'bundle-checks', 'trust', 'agent'])
       writeFileSync(join(folder, 'scripts', name), this.#here(readFileSync(join(scripts, name), 'utf8')));
     // What ends or restarts the machine only tells it here. The shell takes a function before a program of busybox.
-    const harmless = 'reboot() { :; }\nkillall() { :; }\nsync() { :; }\nrenice() { echo ready >&2; }\n';
+    const harmless =
+      'reboot() { :; }\nkillall() { :; }\nsync() { :; }\nrenice() { echo ready >&2; }\nsay() { :; }\n';
+    const copied = '#!/bin/sh\nexit 0\n';
+    writeFileSync(join(folder, 'scripts/second-copy'), copied, { mode: 0o755 });
     writeFileSync(join(folder, 'scripts/common'), harmless, { flag: 'a' });
     this.slots = new RaucSlots({
       agent: join(folder, 'run/agent'),
       state: copies,
       bundleFile: this.bundle,
+      lists: join(folder, 'run/revoked.pem'),
       release: join(folder, 'etc/postern-release'),
       kernelArguments: join(folder, 'cmdline'),
       clock: new SystemClock(),
@@ -178,37 +325,87 @@ export class Agent implements AsyncDisposable {
       .replaceAll('/run/', `${folder}/run/`)
       .replaceAll('/dev/postern/', `${folder}/dev/`)
       .replaceAll('/data/', `${folder}/data/`)
+      .replaceAll('/etc/rauc/', `${folder}/etc/rauc/`)
       .replaceAll('/etc/postern-release', `${folder}/etc/postern-release`)
       .replaceAll('/proc/cmdline', `${folder}/cmdline`)
       .replace('export PATH=', `export PATH=${folder}/bin:`);
   }
 
-  /** RAUC: its own check, and in place of an installation what it stores of the slot. `between` runs before an installation. */
-  #programs(keyring: string, slot: string): void {
+  /** Puts an authority or a revocation list into the image. */
+  trust(name: 'keyring' | 'old-keyring' | 'second-keyring' | 'revoked', pem: string): void {
+    writeFileSync(join(this.folder, 'etc/rauc', `${name}.pem`), pem);
+  }
+
+  /** Sets the clock of the board. */
+  setClock(time: number): void {
+    writeFileSync(join(this.folder, 'clock'), String(time));
+  }
+
+  /** The clock of the board. */
+  get clock(): number {
+    return Number(readFileSync(join(this.folder, 'clock'), 'utf8'));
+  }
+
+  /**
+   * RAUC: its own check, and in place of an installation the images and what it stores of the slot. `between` runs before an
+   * installation, and `after` behind it.
+   * @param other number that RAUC has for the slot that does not run
+   */
+  #programs(other: number, isSet: boolean): void {
     const { folder } = this;
     // The board's own settings of RAUC.
-    const settings = readFileSync(join(board, 'etc/rauc/system.conf'), 'utf8')
-      .replace('@board@', qemu.name)
-      .replace('path=keyring.pem', `path=${keyring}`);
-    writeFileSync(join(folder, 'etc/system.conf'), settings);
+    const settings = readFileSync(join(board, 'etc/rauc/system.conf'), 'utf8').replace('@board@', qemu.name);
+    writeFileSync(join(folder, 'etc/rauc/system.conf'), settings);
     const program = (name: string, text: string) =>
       writeFileSync(join(folder, 'bin', name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
     applets(join(folder, 'bin'));
-    program('dbus-daemon', 'exit 0');
+    const withClock = skipClocks
+      ? ''
+      : `[ -e ${folder}/clock ] && export LD_PRELOAD=${clockShim()} TEST_TIME=$(cat ${folder}/clock)`;
+    program('openssl', `${withClock}\nexec /usr/bin/openssl "$@"`);
+    program('adjtimex', `echo '    status:       ${isSet ? '0' : '64 (UNSYNC)'}'`);
+    // A board with a clock of its own here. Other forms of a time are read as on the board.
     program(
-      'rauc',
-      `info() { /usr/bin/rauc --conf=${folder}/etc/system.conf info "$@"; }
-case "$1" in
-  info) shift; info "$@" ;;
-  install)
-    [ -e ${folder}/between ] && . ${folder}/between
-    facts=$(info --output-format=shell "$2" 2> /dev/null) || { echo 'signature verification failed'; exit 1; }
-    eval "$facts"
-    echo ' 50% writing'
-    printf '[slot.${slot}]\\nbundle.compatible=%s\\nbundle.version=%s\\n' "$RAUC_MF_COMPATIBLE" "$RAUC_MF_VERSION" > ${folder}/data/root/rauc.status
-    ;;
+      'date',
+      `case "$*" in
+  -s*) time=$2; echo "\${time#@}" > ${folder}/clock ;;
+  +%s) cat ${folder}/clock 2> /dev/null || exec busybox date +%s ;;
+  *-D*) exec busybox date "$@" ;;
+  *) exec busybox date "$@" $([ -e ${folder}/clock ] && echo "-d @$(cat ${folder}/clock)") ;;
 esac`,
     );
+    const slot = other === 1 ? 'b' : 'a';
+    program(
+      'rauc',
+      `${withClock}
+case "$2" in
+  install)
+    [ -e ${folder}/between ] && . ${folder}/between
+    facts=$(/usr/bin/rauc "$1" info --output-format=shell "$3" 2> /dev/null) || { echo 'signature verification failed'; exit 1; }
+    eval "$facts"
+    unset LD_PRELOAD
+    rm -rf ${folder}/images
+    unsquashfs -q -n -d ${folder}/images "$3" > /dev/null 2>&1
+    cp ${folder}/images/root.img ${folder}/dev/root-${slot}
+    cp ${folder}/images/boot.img ${folder}/dev/boot-${slot}
+    [ -e ${folder}/after ] && . ${folder}/after
+    echo ' 50% writing'
+    # An installation takes longer than the gateway needs to see how far it is.
+    while [ -e ${folder}/unseen ]; do sleep 0.05; done
+    for kind in rootfs boot; do
+      printf '[slot.%s.${other}]\\nbundle.compatible=%s\\nbundle.version=%s\\nbundle.build=%s\\nsize=4096\\n\\n' $kind "$RAUC_MF_COMPATIBLE" "$RAUC_MF_VERSION" "$RAUC_MF_BUILD"
+    done > ${folder}/data/root/rauc.status
+    ;;
+  *) exec /usr/bin/rauc "$@" ;;
+esac`,
+    );
+  }
+
+  /** Has the next installation wait, once it has told how far it is, until the returned function is called. */
+  holdInstallation(): () => void {
+    const file = join(this.folder, 'unseen');
+    writeFileSync(file, '');
+    return () => rmSync(file, { force: true });
   }
 
   async start(): Promise<this> {
@@ -223,6 +420,15 @@ esac`,
     return this;
   }
 
+  /** Switches the board off and on. What is in memory is lost. */
+  async restart(): Promise<this> {
+    await this.#stop();
+    for (const name of ['run', 'scripts/run'])
+      rmSync(join(this.folder, name), { recursive: true, force: true });
+    mkdirSync(join(this.folder, 'run/agent'), { recursive: true });
+    return await this.start();
+  }
+
   /** Puts a bundle where the gateway puts it. */
   put(file: string): void {
     execFileSync('cp', [file, this.bundle]);
@@ -231,6 +437,11 @@ esac`,
   /** Replaces the bundle by another one after the agent has checked it, before RAUC installs it. */
   swap(file: string): void {
     writeFileSync(join(this.folder, 'between'), `cp ${file} ${this.bundle}\n`);
+  }
+
+  /** Has what RAUC wrote changed behind its back. */
+  change(script: string): void {
+    writeFileSync(join(this.folder, 'after'), script.replaceAll('/dev/', `${this.folder}/dev/`));
   }
 
   /** Writes to the agent's pipe. */
@@ -260,12 +471,15 @@ esac`,
     });
   }
 
+  async #stop(): Promise<void> {
+    if (!this.#child || this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const gone = once(this.#child, 'exit');
+    this.#child.kill('SIGKILL');
+    await gone;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#child && this.#child.exitCode === null) {
-      const gone = once(this.#child, 'exit');
-      this.#child.kill('SIGKILL');
-      await gone;
-    }
+    await this.#stop();
     rmSync(this.folder, { recursive: true });
   }
 }

@@ -31,7 +31,7 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
     bundles = new Bundles();
     for (const version of ['1.0.0', '1.1.0', '1.2.0', 'new']) made[version] = bundles.make(version);
     made.foreign = bundles.make('1.2.0', { authority: 'theirs' });
-    made.mail = bundles.make('1.2.0', { authority: bundles.misused('emailProtection') });
+    made.mail = bundles.make('1.2.0', { authority: bundles.signer('mail', { purpose: 'emailProtection' }) });
     made.other = bundles.make('1.2.0', { name: 'other-board' });
   });
   after(() => bundles?.[Symbol.dispose]());
@@ -47,7 +47,11 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
       old.put(made['1.2.0']!);
       assert.deepEqual(await old.slots.inspect(), { compatible: 'postern-qemu-arm64', version: '1.2.0' });
       const told: number[] = [];
-      await old.slots.install((percent) => told.push(percent));
+      const goOn = old.holdInstallation();
+      await old.slots.install((percent) => {
+        told.push(percent);
+        goOn();
+      });
       assert.deepEqual(told, [50]);
       const { spare, trying } = old.slots.state();
       assert.deepEqual(

@@ -45,6 +45,8 @@ export interface BoardParts {
   readonly updateAuthority?: string;
   /** Where the recovery system finds a bundle. */
   readonly recoveryUrl?: string;
+  /** The table `network` of the board. */
+  readonly network?: Readonly<Record<string, unknown>>;
   /** NTP servers, in the form of chrony's directive `server`. */
   readonly timeServers?: readonly string[];
 }
@@ -95,6 +97,7 @@ export class Board implements AsyncDisposable {
       bootstrap: { device: devices.map((id) => ({ id, 'factory-secret': secrets.factory(id) })) },
       images: authority,
       update: { ...parts.update, ...authority },
+      ...(parts.network && { network: parts.network }),
     });
     const files = {
       'gateway.toml': config,

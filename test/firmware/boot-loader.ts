@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   closeSync,
+  copyFileSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -18,7 +19,7 @@ import { qemu } from '../../firmware-image/boards/qemu.ts';
 import { virt } from '../../firmware-image/qemu/hardware.ts';
 import { makeFit, recoveryName } from '../../firmware-image/recipe/boot-image.ts';
 import { trustSource } from '../../firmware-image/recipe/disk.ts';
-import { signingKeys } from '../../firmware-image/recipe/keys.ts';
+import { type SigningKeys, signingKeys } from '../../firmware-image/recipe/keys.ts';
 import { mebibyte, type PartitionName, startOf } from '../../firmware-image/recipe/layout.ts';
 import { run } from '../../firmware-image/recipe/tools.ts';
 import {
@@ -75,55 +76,75 @@ export interface Outcome {
 export class BootLoader implements Disposable {
   readonly #folder = mkdtempSync(join(tmpdir(), 'postern-boot-'));
   readonly #disk = join(this.#folder, 'disk');
-  readonly #command: readonly string[];
+  #command: readonly string[];
   readonly #images: Partial<Record<SlotName, Buffer>> = {};
+  #made = 0;
 
   /** The signed image of the recovery system. */
-  readonly recovery: Buffer = Buffer.alloc(0);
+  recovery: Buffer = Buffer.alloc(0);
+  readonly #board: Board;
+  readonly #devices: readonly string[];
 
   /**
    * @param versions versions of the images in the slots
+   * @param keys by which all images are signed, and which the boot loader trusts
    * @param devices further arguments of QEMU
    */
   constructor(
     versions: Readonly<Record<SlotName, string>>,
+    keys = signingKeys(undefined),
     { board = qemu, devices = [] }: { board?: Board; devices?: readonly string[] } = {},
   ) {
+    this.#board = board;
+    this.#devices = devices;
     run('truncate', ['-s', `${startOf('root-b')}M`, this.#disk]);
-    let trust = '';
-    for (const slot of ['A', 'B'] as const) {
-      const folder = join(this.#folder, slot);
-      mkdirSync(folder);
-      const kernelImage = join(folder, `witness-${slot}`);
-      writeFileSync(kernelImage, witness());
-      const initramfs = join(folder, 'initramfs');
-      writeFileSync(initramfs, 'no initramfs');
-      const parts = {
-        board,
-        kernelImage,
-        deviceTrees: '',
-        version: versions[slot],
-        date: 1_700_000_000,
-        keys: signingKeys(undefined),
-      };
-      this.recovery = readFileSync(makeFit(folder, initramfs, parts, recoveryName));
-      this.#images[slot] = readFileSync(makeFit(folder, initramfs, parts));
-      this.put(`boot-${slot.toLowerCase() as 'a' | 'b'}`, this.image(slot));
-      trust = join(folder, 'trust.dtb');
-    }
-    const source = join(this.#folder, 'trust.dts');
+    for (const slot of ['A', 'B'] as const) this.sign(slot, versions[slot], keys);
     this.put('recovery', this.recovery);
-    writeFileSync(source, trustSource(board, trust));
+    this.#command = this.#commandWith(join(this.#folder, 'trust-2.dtb'));
+  }
+
+  /** Puts a signed image into a slot. Returns the device tree with the keys that this image brings for the boot loader. */
+  sign(slot: SlotName, version: string, keys: SigningKeys): string {
+    const folder = join(this.#folder, `image-${++this.#made}`);
+    mkdirSync(folder);
+    const kernelImage = join(folder, `witness-${slot}`);
+    writeFileSync(kernelImage, witness());
+    const initramfs = join(folder, 'initramfs');
+    writeFileSync(initramfs, 'no initramfs');
+    const parts = {
+      board: this.#board,
+      kernelImage,
+      deviceTrees: '',
+      version,
+      date: 1_700_000_000,
+      keys,
+    };
+    this.recovery = readFileSync(makeFit(folder, initramfs, parts, recoveryName));
+    this.#images[slot] = readFileSync(makeFit(folder, initramfs, parts));
+    this.put(`boot-${slot.toLowerCase() as 'a' | 'b'}`, this.image(slot));
+    const trust = join(this.#folder, `trust-${this.#made}.dtb`);
+    copyFileSync(join(folder, 'trust.dtb'), trust);
+    return trust;
+  }
+
+  /** Has the machine start by a boot loader with these keys. */
+  load(trust: string): void {
+    this.#command = this.#commandWith(trust);
+  }
+
+  #commandWith(trust: string): readonly string[] {
+    const source = join(this.#folder, 'trust.dts');
+    writeFileSync(source, trustSource(this.#board, trust));
     const hardware = virt({ trust: source });
     const all = [
       ...['-nographic', '-no-user-config', '-nodefaults', '-netdev', 'user,id=lan'],
       ...hardware.arguments(`format=raw,cache=writeback,file=${this.#disk}`),
-      ...devices,
+      ...this.#devices,
     ];
     const tree = join(this.#folder, 'trusted.dtb');
     const text = hardware.tree(this.#folder, all);
     run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-p', '4096', '-o', tree, '-'], { input: text });
-    this.#command = ['-M', hardware.machine, '-no-reboot', '-dtb', tree, ...all];
+    return ['-M', hardware.machine, '-no-reboot', '-dtb', tree, ...all];
   }
 
   /** The signed image of a slot. */

@@ -267,7 +267,7 @@ describe('the boot script in U-Boot', { skip: skipImages, timeout: 600_000 }, ()
           writeFileSync(counter, bytes);
         };
         write(0);
-        using own = new BootLoader(versions, {
+        using own = new BootLoader(versions, undefined, {
           board: { ...qemu, floorCounter: emulatedCounter },
           devices: counterDevice(counter),
         });
@@ -288,7 +288,9 @@ describe('the boot script in U-Boot', { skip: skipImages, timeout: 600_000 }, ()
           assert.equal(started, slot, `floor ${floor}, counter ${value}: ${said}`);
         }
         // Without its device it counts as none: the board starts by the boot state.
-        using without = new BootLoader(versions, { board: { ...qemu, floorCounter: emulatedCounter } });
+        using without = new BootLoader(versions, undefined, {
+          board: { ...qemu, floorCounter: emulatedCounter },
+        });
         const outcome = await without.start();
         assert.equal(outcome.slot, 'A', outcome.said);
       } finally {
@@ -305,7 +307,7 @@ describe('the boot script in U-Boot', { skip: skipImages, timeout: 600_000 }, ()
         ['true', `${kernelArguments('A', false)}postern.reset=1 `],
         ['false', kernelArguments('A', false)],
       ] as const) {
-        using own = new BootLoader(versions, { board: { ...qemu, resetButton: button } });
+        using own = new BootLoader(versions, undefined, { board: { ...qemu, resetButton: button } });
         assert.equal((await own.start()).kernelArguments, expected);
       }
     },

@@ -16,6 +16,8 @@ for (const [script, args, code, said] of [
   ['image.ts', ['--bord', 'qemu'], 2, /'--bord'/],
   ['image.ts', ['--boot-loader', '/none'], 2, /--boot-loader: there is no \/none/],
   ['image.ts', ['--keys', '/none'], 1, /--keys: \/none has no ca\.crt/],
+  ['image.ts', ['--with', 'wifi,lte'], 2, /--with lte: there are wifi, cellular/],
+  ['image.ts', ['--board', 'imx8m-mini', '--with', 'wifi'], 2, /the recipe knows no wifi of NXP/],
   ['update-bundle.ts', ['--floor', '1'], 2, /--floor 1: expected three numbers/],
 ] as const)
   test(`${script} ${args.join(' ')} ends with ${code} and a message without a stack trace`, () => {

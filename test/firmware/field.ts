@@ -8,7 +8,7 @@ import { Board, type BoardParts, bundleServer } from './board.ts';
 type BundleServer = Awaited<ReturnType<typeof bundleServer>>;
 
 /** What a `Field` is made of. */
-export interface FieldParts extends Pick<BoardParts, 'devices' | 'update' | 'timeServers'> {
+export interface FieldParts extends Pick<BoardParts, 'devices' | 'update' | 'timeServers' | 'network'> {
   /** Image with which the board is flashed. */
   readonly image: BuiltImage;
   /** Default: QEMU's own machine `virt`. */

@@ -5,6 +5,7 @@ import { qemu } from '../../firmware-image/boards/qemu.ts';
 import { uBoot } from '../../firmware-image/qemu/hardware.ts';
 import { type BuiltImage, buildImage } from '../../firmware-image/recipe/image.ts';
 import { type SigningKeys, signingKeys } from '../../firmware-image/recipe/keys.ts';
+import type { PartName } from '../../firmware-image/recipe/parts.ts';
 import { output, parentOf, root } from '../../firmware-image/recipe/tools.ts';
 
 /** Versions that the tests flash and to which they update. */
@@ -40,6 +41,8 @@ export interface Wanted {
   readonly keys?: SigningKeys;
   readonly board?: Board;
   readonly bootLoader?: string;
+  /** Optional parts. */
+  readonly with?: readonly PartName[];
   readonly level?: number;
   /** Adds a shell on the console. */
   readonly isDeveloperImage?: boolean;
@@ -64,6 +67,7 @@ export async function buildFor(name: string, version: string, wanted: Wanted = {
     isDeveloperImage,
     level,
     withDisk,
+    with: wanted.with ?? [],
     ...(bootLoader !== undefined && { bootLoader }),
     ...(fault && { program: faulty(fault) }),
   });

@@ -41,10 +41,14 @@ test('other languages, dictionaries and legacy encodings are removed; English an
     'icudt78l/brkitr/thaidict.dict',
     'icudt78l/translit/el.res',
     'icudt78l/rbnf/en.res',
+    'icudt78l/unames.icu',
+    'icudt78l/confusables.cfu',
+    'icudt78l/brkitr/line_loose_cj.brk',
   ];
   const kept = [
     'icudt78l/en.res',
     'icudt78l/root.res',
+    'icudt78l/brkitr/line.brk',
     'icudt78l/supplementalData.res',
     'icudt78l/zoneinfo64.res',
     'icudt78l/lang/pool.res',

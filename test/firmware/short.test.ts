@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { signingKeys } from '../../firmware-image/recipe/keys.ts';
 import { FumoState } from '../../src/mo/fumo.ts';
+import { revocationList } from './agent-rig.ts';
 import { patience } from './board.ts';
 import { Field } from './field.ts';
 import { buildFor, skipImages, versions } from './images.ts';
@@ -12,9 +17,11 @@ const [first, second] = ['urn:dev:ops:1', 'urn:dev:ops:2'] as const;
 const preparing = { timeout: 600_000 };
 const limit = { timeout: patience.update };
 const twoDays = 2 * 86_400_000;
+const listPath = './FwUpdate/Ext/RevocationList';
 
 describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: skipImages }, () => {
   let field: Field;
+  let list: string;
   let timeServer: Awaited<ReturnType<typeof startTimeServer>>;
 
   before(async () => {
@@ -73,6 +80,22 @@ describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: 
   );
 
   test(
+    'the DM server writes a revocation list, which RAUC on the board uses from then on',
+    limit,
+    async (t) => {
+      const folder = mkdtempSync(join(tmpdir(), 'postern-list-'));
+      t.after(() => rmSync(folder, { recursive: true }));
+      cpSync(signingKeys(undefined).folder, folder, { recursive: true });
+      list = revocationList(folder, 1, []);
+      const put = async (data: string) => {
+        const [outcome] = await field.headend.manage('gw-1', [{ name: 'Replace', uri: listPath, data }]);
+        return outcome?.status;
+      };
+      assert.deepEqual([await put(list), await put('x')], [200, 409]);
+    },
+  );
+
+  test(
     'after a power cut during an installation the old version runs, the result is 410, and a waiting alert arrives',
     limit,
     async () => {
@@ -90,6 +113,8 @@ describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: 
       assert.equal(version, versions.next);
       const { good, trying } = field.board.bootState();
       assert.deepEqual([good, trying], ['B', undefined]);
+      const [kept] = await field.headend.manage('gw-1', [{ name: 'Get', uri: listPath }]);
+      assert.equal(String(kept?.results[0]?.data).trim(), list.trim());
     },
   );
 

@@ -26,6 +26,11 @@ export async function enrolByApi(): Promise<void> {
   const { body: code } = await ask('POST', '/enrolment-codes', { gateway: 'gw-3', hours: 1 });
   await site.board('gw-3', { code: code.code }).enrol();
   assert.equal((await list()).find(({ gateway }) => gateway === 'gw-3')?.by, 'code');
+  const batch = { version: 1, batch: 'batch-1', expires: '2099-01-01T00:00:00.000Z' };
+  const batched = [{ gateway: 'gw-4', serial: 'SN-4', hash: 'a'.repeat(64) }];
+  const taken = await ask('POST', '/enrolment-manifests', { ...batch, boards: batched });
+  assert.deepEqual([taken.status, taken.body.taken, taken.body.known], [200, 1, 0]);
+  assert.equal((await ask('POST', '/enrolment-manifests', { ...batch, boards: [] })).status, 400);
   const shown = JSON.stringify(await list());
   assert.ok(
     !/secret|chain|PRIVATE|CERTIFICATE/i.test(shown),

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { PosternError } from '../../src/base/errors.ts';
 import { MemoryAcls, MemoryNodes } from '../../src/dm/node-store.ts';
 import { ManagementTree } from '../../src/dm/tree.ts';
 import { FirmwareBranch, type FirmwareOrder } from '../../src/mo/firmware-branch.ts';
@@ -67,5 +68,49 @@ test('a second update in the same package is refused', async () => {
   await made.atomically(async () => {
     await exec();
     await assert.rejects(exec(), { code: 'conflict' });
+  });
+});
+
+test('a revocation list is in force at once, also in an Atomic that fails; one that is refused changes nothing', async () => {
+  const inForce = ['old'];
+  const branch = new FirmwareBranch({
+    nodes: new MemoryNodes(),
+    clock: new HandClock(),
+    runner: {
+      ...{ admit: () => {}, record: () => {}, launch: () => {} },
+      lists: () => inForce.at(-1)!,
+      revoke: async (list) => {
+        if (list === 'older') throw new PosternError('conflict', 'a newer one is in force');
+        inForce.push(list);
+      },
+    },
+  });
+  const made = new ManagementTree(
+    { FwUpdate: branch },
+    new MemoryAcls({ '.': `Get=*&Exec=${server}&Replace=${server}` }),
+    (work) => work(),
+  );
+  const path = ['FwUpdate', 'Ext', 'RevocationList'];
+  const put = (value: string, by = server) => made.replace(path, { format: 'chr', value }, by);
+  await made.atomically(async () => {
+    made.begin();
+    await put('new');
+    made.rollback();
+  });
+  await made.atomically(async () => {
+    await assert.rejects(async () => await put('older'), { code: 'conflict' });
+    await assert.rejects(async () => await put('newest', 'another.example'));
+  });
+  assert.equal(made.view(path)?.value, 'new');
+});
+
+test('where signers cannot be revoked there is no node for lists', async () => {
+  const { made } = tree();
+  await made.atomically(async () => {
+    await assert.rejects(
+      async () =>
+        await made.replace(['FwUpdate', 'Ext', 'RevocationList'], { format: 'chr', value: 'x' }, server),
+      { status: 404 },
+    );
   });
 });

@@ -12,6 +12,7 @@ import { replaceDurably, writeDurably } from '../../base/durable.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 import { setAside } from '../../base/recover-state.ts';
+import { pemCertificates } from '../../wire/secure/dtls/certificates.ts';
 import type { EnrolmentGrant } from '../../wire/tunnel/enrolment-message.ts';
 import { gatewayTopics, goneUnit } from '../../wire/tunnel/topics.ts';
 import { IdentityFiles, orUndefined } from './identity-files.ts';
@@ -178,7 +179,7 @@ export class BoardIdentity {
    * @throws {PosternError} `malformed`
    */
   checkNext(pem: string, gateway: string): string {
-    const chain = (pem.match(pemCertificate) ?? []).map((one) => certificateOf(Buffer.from(one)).raw);
+    const chain = certificatesOf(pem).map(({ raw }) => raw);
     const checked = this.#checked(chain, gateway);
     // Where the one in use is lost, any other one is better.
     const present = orUndefined(() => this.certificate());
@@ -217,9 +218,7 @@ export class BoardIdentity {
    */
   isReplacedBy(der: Uint8Array, gateway: string): boolean {
     const other = certificateOf(der);
-    const [own, issuer] = (this.chain().match(pemCertificate) ?? []).map((one) =>
-      certificateOf(Buffer.from(one)),
-    );
+    const [own, issuer] = certificatesOf(this.chain());
     return (
       own !== undefined &&
       issuer !== undefined &&
@@ -237,9 +236,7 @@ export class BoardIdentity {
    */
   isGone(der: Uint8Array, gateway: string): boolean {
     const other = certificateOf(der);
-    const [, issuer] = (this.chain().match(pemCertificate) ?? []).map((one) =>
-      certificateOf(Buffer.from(one)),
-    );
+    const [, issuer] = certificatesOf(this.chain());
     return (
       issuer !== undefined &&
       other.verify(issuer.publicKey) &&
@@ -281,7 +278,10 @@ export class BoardIdentity {
   }
 }
 
-const pemCertificate = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
+/** @throws {PosternError} `malformed` */
+const certificatesOf = (pem: string): X509Certificate[] =>
+  (pem.match(pemCertificates) ?? []).map((one) => certificateOf(Buffer.from(one)));
+
 /** Undefined when it is no key of P-256. */
 function keyOf(content: Buffer): KeyObject | undefined {
   const key = createPrivateKey(content);

@@ -4,6 +4,7 @@ import { request as requestSecure } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
+import { agentFor } from '../../base/proxied.ts';
 import { publicUrl } from '../../base/public-url.ts';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 
@@ -137,7 +138,13 @@ async function askOnce(
   { ca, clock, signal, connected }: DownloadRequest,
   headers: Record<string, string>,
 ): Promise<IncomingMessage> {
-  const options = { headers: { ...headers, 'accept-encoding': 'identity' }, signal };
+  const silence = new AbortController();
+  const ends = AbortSignal.any([signal, silence.signal]);
+  const options = {
+    headers: { ...headers, 'accept-encoding': 'identity' },
+    signal: ends,
+    agent: agentFor(url),
+  };
   const request = url.startsWith('https:')
     ? requestSecure(url, { ...options, ...(ca !== undefined && { ca }) })
     : requestPlain(url, options);
@@ -151,13 +158,14 @@ async function askOnce(
         request.destroy(asPosternError(thrown));
       }
     });
-  const timer = clock.after(pace.time, () => request.destroy(silent()));
+  const timer = clock.after(pace.time, () => silence.abort(silent()));
   request.end();
   try {
-    const [response] = (await once(request, 'response')) as [IncomingMessage];
+    // A request that still waits for a proxy does not notice that it is ended.
+    const [response] = (await once(request, 'response', { signal: ends })) as [IncomingMessage];
     return response;
   } catch (cause) {
-    throw brokenOff(cause, signal);
+    throw brokenOff(cause, ends);
   } finally {
     timer.cancel();
   }

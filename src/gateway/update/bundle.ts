@@ -1,20 +1,27 @@
-import { createHash, createPrivateKey, hash, sign, verify, X509Certificate } from 'node:crypto';
+import { createHash, createPrivateKey, hash, sign, type X509Certificate } from 'node:crypto';
 import { closeSync, createReadStream, openSync, readSync } from 'node:fs';
 import * as v from 'valibot';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
+import { type BundleTrust, checkSignatures } from './bundle-trust.ts';
+import type { RevocationList } from './revocation-list.ts';
 
 /** First line of a bundle. */
 const magic = 'postern-update 1\n';
 /** Maximum size in bytes of the head: everything before the program. */
 const headLimit = 64 * 1024;
 
-/** `compatible`: kind of board. `floor`: lowest version that may boot afterwards. `size`: bytes of the program. */
+/**
+ * `compatible`: kind of board. `floor`: lowest version that may boot afterwards. `size`: bytes of the program. `authority`: the PEM
+ * certificate of a new authority for signers, and the seconds since 1970 until which the one of this bundle's signer is trusted
+ * beside it.
+ */
 const manifestSchema = v.strictObject({
   compatible: v.string(),
   version: v.string(),
   floor: v.optional(v.string()),
   size: v.pipe(v.number(), v.integer(), v.minValue(1)),
   sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+  authority: v.optional(v.strictObject({ certificate: v.string(), until: v.number() })),
 });
 export type Manifest = v.InferOutput<typeof manifestSchema>;
 
@@ -23,32 +30,45 @@ export interface ReadBundle {
   readonly manifest: Manifest;
   /** Position in the file at which the program begins. */
   readonly from: number;
+  /** The authority of the signer. */
+  readonly authority: X509Certificate;
+  /** The revocation lists that are in force, with those that the bundle brought. */
+  readonly lists: readonly RevocationList[];
+}
+
+/** Who signs a bundle. */
+export interface BundleSigner {
+  /** PEM certificates, the signer's own first, and PEM revocation lists. */
+  readonly certificates: readonly string[];
+  /** PEM of the private key. */
+  readonly key: string;
 }
 
 /**
  * Makes a bundle. It consists of four lines (magic, manifest as JSON, signature of the manifest as base64, PEM
- * certificates as base64) and the program.
- * @param signer PEM certificates, the signer's own first, and PEM of the signer's private key
+ * certificates as base64) and the program. With a second signer, the third and the fourth line have a second text behind a space.
  */
 export function writeBundle(
   program: Uint8Array,
   facts: Omit<Manifest, 'size' | 'sha256'>,
-  signer: { readonly certificates: readonly string[]; readonly key: string },
+  ...signers: readonly BundleSigner[]
 ): Buffer {
   const manifest = JSON.stringify({ ...facts, size: program.length, sha256: digestOf(program) });
-  const signature = sign('sha256', Buffer.from(manifest), createPrivateKey(signer.key)).toString('base64');
-  const certificates = Buffer.from(signer.certificates.join('\n')).toString('base64');
+  const signature = signers
+    .map(({ key }) => sign('sha256', Buffer.from(manifest), createPrivateKey(key)).toString('base64'))
+    .join(' ');
+  const certificates = signers
+    .map((signer) => Buffer.from(signer.certificates.join('\n')).toString('base64'))
+    .join(' ');
   return Buffer.concat([Buffer.from(`${magic}${manifest}\n${signature}\n${certificates}\n`), program]);
 }
 
 /**
- * Reads the head of a bundle and verifies its signature. The program is not verified; see `checkProgram`.
- * @param authority PEM certificate of the authority that must have issued the signer's certificate, directly or through
- * certificates in the bundle
+ * Reads the head of a bundle and verifies its signatures. The program is not verified; see `checkProgram`.
  * @throws {FumoRefusal} 402 when the file is not a bundle, 404 when the signature is not trusted, 405 for an unknown
  * manifest
  */
-export function readBundle(file: string, authority: string): ReadBundle {
+export function readBundle(file: string, trust: BundleTrust): ReadBundle {
   const head = headOf(file);
   if (!head.subarray(0, magic.length).equals(Buffer.from(magic)))
     throw new FumoRefusal(FumoResult.Corrupt, 'this is not an update bundle');
@@ -61,8 +81,8 @@ export function readBundle(file: string, authority: string): ReadBundle {
   const [manifestLine = '', signature = '', certificates = ''] = ends
     .slice(0, -1)
     .map((start, index) => head.subarray(start, ends[index + 1]! - 1).toString());
-  checkSignature(manifestLine, signature, Buffer.from(certificates, 'base64').toString(), authority);
-  return { manifest: parseManifest(manifestLine), from: ends.at(-1)! };
+  const signed = checkSignatures(manifestLine, signature, certificates, trust);
+  return { manifest: parseManifest(manifestLine), from: ends.at(-1)!, ...signed };
 }
 
 /**
@@ -90,32 +110,6 @@ function headOf(file: string): Buffer {
   } finally {
     closeSync(handle);
   }
-}
-
-/**
- * Verifies the signature of the manifest. The first certificate is the signer's. Each certificate must be issued by the
- * next one, and the last one by the authority. At most four certificates are read.
- * @throws {FumoRefusal} 404
- */
-function checkSignature(manifest: string, signature: string, pem: string, authority: string): void {
-  const untrusted = (why: string, cause?: unknown) =>
-    new FumoRefusal(FumoResult.NotValidated, why, { cause });
-  let chain: X509Certificate[];
-  try {
-    const found = pem.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
-    chain = [...found.slice(0, 4), authority].map((one) => new X509Certificate(one));
-  } catch (cause) {
-    throw untrusted('the certificates in the bundle cannot be read', cause);
-  }
-  const [signer] = chain;
-  if (!signer || chain.length < 2) throw untrusted('the bundle has no certificate of its signer');
-  for (const [index, issuer] of chain.slice(1).entries()) {
-    const subject = chain[index]!;
-    if (!issuer.ca || !subject.checkIssued(issuer) || !subject.verify(issuer.publicKey))
-      throw untrusted('the certificate of the signer does not come from the authority that is trusted');
-  }
-  if (!verify('sha256', Buffer.from(manifest), signer.publicKey, Buffer.from(signature, 'base64')))
-    throw untrusted('the signature of the bundle is wrong');
 }
 
 function parseManifest(text: string): Manifest {

@@ -6,13 +6,42 @@ import { syncFile, syncFolder, writeDurably } from '../../base/durable.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 import { readNamedFile } from '../../base/named-file.ts';
+import { parseCoapUri } from '../../wire/coap/uri.ts';
+import type { BoardRecord, BoardSecrets } from '../../wire/tunnel/board-account.ts';
 import { BoardIdentity } from '../northbound/board-identity.ts';
+import { takeBoardConfig } from './board-config.ts';
+import { protectedRecord } from './board-record.ts';
+import { demandUsableNetwork, firewallText, networkText } from './root-files.ts';
+import { timeFiles } from './time-files.ts';
 
 /** Result of the provisioning: name of the gateway, and ports that the firewall opens. */
 export interface Provisioned {
   readonly gatewayId: string;
   readonly udp: readonly number[];
   readonly tcp: readonly number[];
+  /** Whether `enrolment.json` has secrets in clear. */
+  readonly hasPlainSecrets: boolean;
+}
+
+/** Where a board is provisioned. */
+export interface ProvisioningParts {
+  /** Folder of the medium. */
+  readonly from: string;
+  /** Data folder of the board. */
+  readonly to: string;
+  /** Optional parts of the image, such as `wifi`; undefined when it is not known which image it is. */
+  readonly parts?: readonly string[];
+  /** Only checks. The medium is not changed, and its files are used where they are. `to` should be a folder for the moment. */
+  readonly isTrial?: boolean;
+}
+
+/** What the provisioning needs to know of a checked configuration. */
+export interface CheckedConfig {
+  readonly coap: { readonly port: number };
+  readonly coaps?: { readonly port: number } | undefined;
+  readonly http?: { readonly host: string; readonly port: number } | undefined;
+  readonly mqtt?: { readonly url: string } | undefined;
+  readonly parent?: { readonly uri: string } | undefined;
 }
 
 type Table = Record<string, unknown>;
@@ -38,8 +67,8 @@ const configFile = 'gateway.toml';
 const enrolmentFile = 'enrolment.json';
 /** Files on the medium that are copied beside the configuration. */
 const plainFiles = /\.(pem|crt|key)$|^(ntp-servers|recovery-url)$/;
-/** Those that root reads. */
-const ofRoot = /^(ntp-servers|recovery-url)$/;
+/** Where the recovery system finds a bundle. */
+const urlFile = 'recovery-url';
 
 /** Defaults of the board. The configuration on the medium overrides them. */
 const boardDefaults = (data: string): Readonly<Record<string, Table>> => ({
@@ -52,30 +81,22 @@ const boardDefaults = (data: string): Readonly<Record<string, Table>> => ({
  * Takes over the configuration from the medium of a board:
  * - Makes the board's key pair; and its name and secrets, unless the configuration gives them, or enrolment will.
  * - Stores the configuration and the files that came with it in the board's own data folder. What root reads is in the
- *   folder `root` there: the firewall rules, the time servers, the URL of the recovery system, and `allow-older` when the configuration allows that.
+ *   folder `root` there: the firewall rules, the network, the time servers, the URL of the recovery system, and `allow-older` when the
+ *   configuration allows that.
  * - Writes `enrolment.json` to the medium. It holds what the operator's server must know of the board: name, public key,
- *   and the secrets if the board made them.
+ *   and the secrets if the board made them, sealed to the key of the operator.
  * - Deletes the configuration and its files from the medium, because they may hold secrets.
  *
  * After a power cut at any point, it can be run again.
- * @param from folder of the medium
- * @param to data folder of the board
  * @param check validates the configuration and returns it; throws when the gateway cannot run with it
  * @throws {PosternError} `configuration`; the medium is unchanged then
  */
 export function provision(
-  { from, to }: { readonly from: string; readonly to: string },
-  check: (
-    config: unknown,
-    file: string,
-  ) => {
-    coap: { port: number };
-    coaps?: { port: number } | undefined;
-    http?: { host: string; port: number } | undefined;
-  },
+  { from, to, parts, isTrial = false }: ProvisioningParts,
+  check: (config: unknown, file: string) => CheckedConfig,
 ): Provisioned {
   const source = join(from, configFile);
-  const [config, root] = [join(to, 'config'), join(to, 'root')];
+  const [config, root] = [isTrial ? from : join(to, 'config'), join(to, 'root')];
   if (!existsSync(source))
     throw new PosternError(
       'configuration',
@@ -84,28 +105,50 @@ export function provision(
   makeFolder(config, { mode: 0o700 });
   makeFolder(root, { mode: 0o700 });
   const tables = readTables(source);
+  const board = takeBoardConfig(tables, source);
   const made = makeIdentity(to, tables);
+  const record = made.secrets
+    ? protectedRecord(made.record, made.secrets, board.provision, from)
+    : made.record;
   const all = { ...tables, ...mergeTables(boardDefaults(to), tables) };
-  for (const [table, key] of fileKeys) placeFile(all[table] as Table | undefined, key, from, config);
-  const { coap, coaps, http } = check(all, source);
-  for (const name of readdirSync(from).filter((one) => plainFiles.test(one))) {
-    const copy = join(ofRoot.test(name) ? root : config, name);
+  const named = fileKeys.flatMap(([table, key]) =>
+    placeFile(all[table] as Table | undefined, key, from, config),
+  );
+  const { coap, coaps, http, mqtt, parent } = check(all, source);
+  if (board.network) demandUsableNetwork(board.network, mqtt?.url, parts, source);
+  const url = join(from, urlFile);
+  const forRoot = { ...timeFiles(from), ...(existsSync(url) && { [urlFile]: readFileSync(url, 'utf8') }) };
+  const udp = [coap.port, ...(coaps ? [coaps.port] : [])];
+  const tcp = http && !/^(127\.|::1|localhost)/.test(http.host) ? [http.port] : [];
+  const provisioned = { gatewayId: record.id, udp, tcp, hasPlainSecrets: record.secrets !== undefined };
+  if (isTrial) return provisioned;
+  // The key of the operator is public, and a later configuration needs it too.
+  const taken = readdirSync(from).filter(
+    (one) => (plainFiles.test(one) || named.includes(one)) && one !== board.provision['operator-key'],
+  );
+  for (const name of taken.filter((one) => !(one in forRoot))) {
+    const copy = join(config, name);
     copyFileSync(join(from, name), copy);
     syncFile(copy);
   }
   writeDurably(join(config, configFile), stringify(all));
-  const udp = [coap.port, ...(coaps ? [coaps.port] : [])];
-  const tcp = http && !/^(127\.|::1|localhost)/.test(http.host) ? [http.port] : [];
-  writeDurably(join(root, 'firewall.nft'), firewall({ udp, tcp }));
-  if ((all.update as Table)['allow-older']) writeDurably(join(root, 'allow-older'), '');
-  else rmSync(join(root, 'allow-older'), { force: true });
-  writeDurably(join(to, 'hostname'), `${made.id}\n`);
-  writeFileSync(join(from, enrolmentFile), `${JSON.stringify(made.enrolment, null, 2)}\n`);
+  const network = board.network && networkText(board.network, parent && parseCoapUri(parent.uri).host);
+  const ofRoot: Readonly<Record<string, string | undefined>> = {
+    'firewall.nft': firewallText({ udp, tcp }),
+    network,
+    'allow-older': (all.update as Table)['allow-older'] ? '' : undefined,
+  };
+  for (const [name, text] of Object.entries(ofRoot))
+    if (text === undefined) rmSync(join(root, name), { force: true });
+    else writeDurably(join(root, name), text);
+  // Time servers and URL stay when a later configuration comes without any.
+  for (const [name, text] of Object.entries(forRoot)) writeDurably(join(root, name), text);
+  writeDurably(join(to, 'hostname'), `${record.id}\n`);
+  writeFileSync(join(from, enrolmentFile), `${JSON.stringify(record, null, 2)}\n`);
   syncFile(join(from, enrolmentFile));
-  for (const name of readdirSync(from).filter((one) => one === configFile || plainFiles.test(one)))
-    rmSync(join(from, name));
+  for (const name of [...taken, configFile]) rmSync(join(from, name));
   syncFolder(from);
-  return { gatewayId: made.id, udp, tcp };
+  return provisioned;
 }
 
 function readTables(file: string): Record<string, Table> {
@@ -147,26 +190,25 @@ function makeIdentity(to: string, tables: Record<string, Table>) {
     server['client-secret'] ??= once('client-secret', secret);
     server['server-secret'] ??= once('server-secret', secret);
   }
-  const id = String(gateway.id);
-  const enrolment = {
-    id,
-    publicKey: readFileSync(join(folder, 'gateway.pub'), 'utf8'),
-    ...(!isGiven && { clientSecret: server['client-secret'], serverSecret: server['server-secret'] }),
+  const publicKey = readFileSync(join(folder, 'gateway.pub'), 'utf8');
+  const record: BoardRecord = { id: String(gateway.id), publicKey };
+  const secrets: BoardSecrets = {
+    clientSecret: String(server['client-secret']),
+    serverSecret: String(server['server-secret']),
   };
-  return { id, enrolment };
+  return { record, secrets: isGiven ? undefined : secrets };
 }
 
-/** Replaces the name of a file that came with the configuration by its path on the board. */
-function placeFile(table: Table | undefined, key: string, from: string, config: string): void {
-  const named = table?.[key];
-  const place = (name: unknown) =>
-    typeof name === 'string' && existsSync(join(from, name)) ? join(config, name) : name;
-  if (table && named !== undefined) table[key] = Array.isArray(named) ? named.map(place) : place(named);
-}
-
-/** nftables commands that open the ports. */
-function firewall({ udp, tcp }: Pick<Provisioned, 'udp' | 'tcp'>): string {
-  const open = (set: string, ports: readonly number[]) =>
-    ports.map((port) => `add element inet postern ${set} { ${port} }\n`).join('');
-  return open('open_udp', udp) + open('open_tcp', tcp);
+/** Replaces the names of files that came with the configuration by their paths on the board. Returns these names. */
+function placeFile(table: Table | undefined, key: string, from: string, config: string): string[] {
+  const value = table?.[key];
+  if (!table || value === undefined) return [];
+  const placed: string[] = [];
+  const place = (name: unknown) => {
+    if (typeof name !== 'string' || !existsSync(join(from, name))) return name;
+    placed.push(name);
+    return join(config, name);
+  };
+  table[key] = Array.isArray(value) ? value.map(place) : place(value);
+  return placed;
 }

@@ -1,7 +1,7 @@
-import { closeSync, constants, openSync, readFileSync, watch, writeSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, constants, openSync, readFileSync, watch, writeFileSync, writeSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 import { type BootState, BootStateCopies, type SlotName } from './boot-state.ts';
 import type { BundleFacts, SlotDriver } from './slots.ts';
@@ -11,8 +11,10 @@ export interface RaucSlotsParts {
   readonly agent: string;
   /** Partitions of the two copies of the boot state. Only the agent writes them. */
   readonly state: readonly [string, string];
-  /** Path where a bundle is put before it is installed. */
+  /** Path where a bundle is put before it is installed. A revocation list is put beside it. */
   readonly bundleFile: string;
+  /** File in which the agent shows the revocation lists that are in force. */
+  readonly lists: string;
   /** File that describes the image, with lines `name=value`: `version` and `board`. */
   readonly release: string;
   /** File with the kernel's arguments, which name the running slot. */
@@ -44,6 +46,8 @@ export class RaucSlots implements SlotDriver {
   readonly #parts: RaucSlotsParts;
   /** Number of requests so far. */
   #asked = 0;
+  /** The request under way. The agent has one answer at a time. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   /** @throws {PosternError} `configuration` when this is not a firmware image with slots */
   constructor(parts: RaucSlotsParts) {
@@ -85,16 +89,36 @@ export class RaucSlots implements SlotDriver {
     await this.#ask('keep');
   }
 
+  lists(): string {
+    return readText(this.#parts.lists);
+  }
+
+  async revoke(list: string): Promise<void> {
+    writeFileSync(join(dirname(this.bundleFile), 'revoked.pem'), list);
+    try {
+      await this.#ask('revoke');
+    } catch (cause) {
+      throw new PosternError('conflict', asPosternError(cause).message, { cause });
+    }
+  }
+
   restart(): void {
     this.#send('reboot', '0');
   }
 
+  /** As `#request`, one after the other. */
+  #ask(verb: string, onProgress?: (percent: number) => void, argument?: number): Promise<string> {
+    const turn = this.#turn.then(() => this.#request(verb, onProgress, argument));
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
   /**
-   * Sends a request to the agent and returns the text of its answer. One request at a time. While it works, the agent
-   * writes its progress in percent to the file `progress`.
+   * Sends a request to the agent and returns the text of its answer. While it works, the agent writes its progress in percent to
+   * the file `progress`.
    * @throws {FumoRefusal} when the agent reports a failure, or does not run, or does not answer in time (410)
    */
-  async #ask(verb: string, onProgress?: (percent: number) => void, argument?: number): Promise<string> {
+  async #request(verb: string, onProgress?: (percent: number) => void, argument?: number): Promise<string> {
     const { agent, clock } = this.#parts;
     const number = ++this.#asked;
     const folder = join(agent, 'answers');

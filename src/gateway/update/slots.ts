@@ -40,6 +40,14 @@ export interface SlotDriver {
    * @throws {PosternError}
    */
   keep(): Promise<void>;
+  /** PEM texts of the revocation lists that are in force for signers of bundles. */
+  lists(): string;
+  /**
+   * Puts a revocation list in force, unless there is a newer one.
+   * @param list PEM
+   * @throws {PosternError} `conflict` when it is not in force afterwards
+   */
+  revoke(list: string): Promise<void>;
   /** Restarts into the slot that the boot state names. */
   restart(): void;
 }

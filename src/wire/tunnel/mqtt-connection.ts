@@ -15,6 +15,7 @@ import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { agentFor } from '../../base/proxied.ts';
 import { backoff } from '../../base/retry.ts';
 import { acceptForeignCodes } from './foreign-codes.ts';
 import { disconnectText, errorText, Reason, reasonText } from './mqtt-reasons.ts';
@@ -163,6 +164,7 @@ export class MqttConnection {
       writeCache: false,
       // The stream of a WebSocket is no socket. The socket below it is known when its request is about to be sent.
       wsOptions: {
+        ...(/^ws/.test(settings.url) && { agent: agentFor(settings.url) }),
         // Packages are short, and many would have to be decompressed before they are bounded.
         perMessageDeflate: false,
         finishRequest: (request: ClientRequest) => {

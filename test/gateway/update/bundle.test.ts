@@ -16,14 +16,15 @@ describe('a bundle for slots that are directories', () => {
   const ours = makeAuthority('ours');
   const theirs = makeAuthority('theirs');
   const good = ours.sign('a program', { version: '1.2.3', floor: '1.0.0' });
+  const trust = { authorities: ours.certificate, now: Date.now() };
   const bundle = (bytes: Buffer) => {
     writeFileSync(file, bytes);
-    return async () => await checkProgram(file, readBundle(file, ours.certificate));
+    return async () => await checkProgram(file, readBundle(file, trust));
   };
 
   test('a bundle that is signed under the authority is read, and its program is complete', async () => {
     await bundle(good)();
-    const { manifest } = readBundle(file, ours.certificate);
+    const { manifest } = readBundle(file, trust);
     assert.deepEqual(
       [manifest.version, manifest.compatible, manifest.floor],
       ['1.2.3', 'postern-node', '1.0.0'],
@@ -41,7 +42,7 @@ describe('a bundle for slots that are directories', () => {
       },
     );
     const authority = /update\.authority of the gateways to: (.*)/.exec(said)?.[1] ?? '';
-    const bundle = readBundle(made, readFileSync(authority, 'utf8'));
+    const bundle = readBundle(made, { authorities: readFileSync(authority, 'utf8'), now: Date.now() });
     await checkProgram(made, bundle);
     assert.deepEqual([bundle.manifest.version, bundle.manifest.floor], ['7.8.9', '7.0.0']);
   });
@@ -54,7 +55,7 @@ describe('a bundle for slots that are directories', () => {
 
   test('a bundle with any changed octet is refused, or has the manifest and program that were signed', async () => {
     await bundle(good)();
-    const meant = readBundle(file, ours.certificate).manifest;
+    const meant = readBundle(file, trust).manifest;
     let taken = 0;
     for (let at = 0; at < good.length; at++) {
       const changed = Buffer.from(good);
@@ -66,7 +67,7 @@ describe('a bundle for slots that are directories', () => {
       if (refusal !== undefined) assert.ok([402, 404, 405].includes(refusal), `octet ${at}: ${refusal}`);
       else {
         // Such as the letter case of what PEM has around a certificate: not in what is signed, nor in the program.
-        assert.deepEqual(readBundle(file, ours.certificate).manifest, meant, `octet ${at}`);
+        assert.deepEqual(readBundle(file, trust).manifest, meant, `octet ${at}`);
         assert.ok(changed.subarray(-9).equals(good.subarray(-9)));
         taken++;
       }

@@ -36,6 +36,7 @@ function image(t: TestContext, answers?: string, release = 'version=1.2.3\nboard
       agent,
       state: [join(folder, '1'), join(folder, '2')],
       bundleFile: join(folder, 'bundle'),
+      lists: join(folder, 'revoked.pem'),
       release: join(folder, 'release'),
       kernelArguments: join(folder, 'cmdline'),
       clock: new SystemClock(),

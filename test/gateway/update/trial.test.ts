@@ -76,6 +76,8 @@ function gateway({ folder, database, boot }: ReturnType<typeof machine>, setting
       },
       try: async (left) => void boot.change({ trying: otherSlot(slot), left, failed: undefined }),
       keep: async () => void boot.change(keptState(boot.read(), slot)),
+      lists: () => '',
+      revoke: async () => {},
       restart: () => {
         calls.push('restart');
         settings.restart?.();

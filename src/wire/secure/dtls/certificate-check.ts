@@ -18,7 +18,12 @@ export type Wanted =
   /** The server with this host name or address, or the raw public key of this name. */
   | { readonly role: 'server'; readonly name: string };
 
-const purposes = { client: '1.3.6.1.5.5.7.3.2', server: '1.3.6.1.5.5.7.3.1' } as const;
+/** Purposes of certificates (RFC 5280 section 4.2.1.12). */
+const purposes = {
+  client: '1.3.6.1.5.5.7.3.2',
+  server: '1.3.6.1.5.5.7.3.1',
+  'code signer': '1.3.6.1.5.5.7.3.3',
+} as const;
 const anyPurpose = '2.5.29.37.0';
 const KeyUsage = { Signature: 0x80, Certificates: 0x04 } as const;
 
@@ -36,8 +41,8 @@ const unfit = /[\p{Z}\p{C}\ufffd]/u;
 export function proven(peer: Presented, trust: PeerTrust, wanted: Wanted, now: number): Proven {
   const [own] = peer.chain;
   if (!own) return provenByKey(peer, trust, wanted);
-  const authority = authorityOf(peer.chain, trust);
-  if (!authority) {
+  const found = pathOf(peer.chain, trust.authorities);
+  if (!found) {
     // Whatever it says of itself, it counts as its key alone.
     const unlisted = provenUnlisted(peer, trust, wanted);
     if (unlisted) return unlisted;
@@ -46,15 +51,10 @@ export function proven(peer: Presented, trust: PeerTrust, wanted: Wanted, now: n
       `no configured authority has signed the certificate of ${presentable(nameOf(own))}`,
     );
   }
-  const [mark, anchor] = authority.anchor;
-  const path = [...peer.chain.slice(0, authority.below), anchor];
-  const facts = path.map(({ raw }) => factsOf(raw));
-  for (const [at, certificate] of path.entries()) {
-    checkUse(certificate, facts[at]!, at, wanted);
-    checkTime(certificate, trust, now);
-  }
+  const { mark, path } = found;
+  checkPath(path, wanted.role, trust.notBefore, now);
   const until = Math.min(...path.map(({ validToDate }) => validToDate.getTime()));
-  const identity = wanted.role === 'client' ? deviceName(facts[0]!) : hostName(own, wanted.name);
+  const identity = wanted.role === 'client' ? deviceName(factsOf(own.raw)) : hostName(own, wanted.name);
   return { identity, proof: `x509 ${mark} ${until}` };
 }
 
@@ -75,23 +75,41 @@ function provenUnlisted(peer: Presented, { unlisted }: PeerTrust, { role }: Want
 }
 
 /**
- * The authority that a chain leads to, and how many certificates of the chain are below it; undefined for none. Signatures are
- * verified from the authority down, so that no key of an unknown one is ever used.
+ * The certificates from the own one, which is the first of a chain, to the authority that the chain leads to, and the name that this
+ * authority has here. Undefined when it leads to none. Signatures are verified from the authority down, so that no key of an unknown
+ * one is ever used.
+ * @throws {DtlsFailure} `BadCertificate`
  */
-function authorityOf(
+export function pathOf<K>(
   chain: readonly X509Certificate[],
-  { authorities }: PeerTrust,
-): { anchor: readonly [string, X509Certificate]; below: number } | undefined {
-  for (const [at, certificate] of chain.entries()) {
-    const anchor = [...authorities].find(
-      ([, each]) => certificate.checkIssued(each) && certificate.verify(each.publicKey),
-    );
-    if (anchor) {
-      verifyBelow(chain.slice(0, at + 1));
-      return { anchor, below: at + 1 };
-    }
-  }
+  authorities: Iterable<readonly [K, X509Certificate]>,
+): { readonly mark: K; readonly path: readonly X509Certificate[] } | undefined {
+  for (const [at, certificate] of chain.entries())
+    for (const [mark, each] of authorities)
+      if (certificate.checkIssued(each) && certificate.verify(each.publicKey)) {
+        const below = chain.slice(0, at + 1);
+        verifyBelow(below);
+        return { mark, path: [...below, each] };
+      }
   return undefined;
+}
+
+/**
+ * Checks that each certificate of a path may be used as it is, now.
+ * @param notBefore milliseconds since 1970 before which it cannot be now
+ * @param now milliseconds since 1970 by the machine's clock
+ * @throws {DtlsFailure} `CertificateExpired`, `UnsupportedCertificate`
+ */
+export function checkPath(
+  path: readonly X509Certificate[],
+  role: keyof typeof purposes,
+  notBefore: number,
+  now: number,
+): void {
+  for (const [at, certificate] of path.entries()) {
+    checkUse(certificate, at, role);
+    checkTime(certificate, notBefore, now);
+  }
 }
 
 function verifyBelow(chain: readonly X509Certificate[]): void {
@@ -104,17 +122,23 @@ function verifyBelow(chain: readonly X509Certificate[]): void {
 
 /** @param at how many certificates of the path are below this one */
 function checkUse(
-  { ca, keyUsage: extended, signatureAlgorithm = '' }: X509Certificate,
-  { keyUsage, pathLength, hasUnknown }: CertificateFacts,
+  { ca, keyUsage: extended, signatureAlgorithm = '', raw }: X509Certificate,
   at: number,
-  { role }: Wanted,
+  role: keyof typeof purposes,
 ): void {
+  const { keyUsage, pathLength, hasUnknown } = factsOf(raw);
+  // Code is signed by certificates alone that are for that: RAUC has the same rule.
+  const isForCode = role === 'code signer';
   const fail = (what: string): never => {
     throw new DtlsFailure(Alert.UnsupportedCertificate, what);
   };
   if (/md5|sha1/i.test(signatureAlgorithm)) fail('a certificate is signed with MD5 or SHA-1');
   if (hasUnknown) fail('a certificate has a critical extension that is not supported');
-  if (extended && !extended.some((each) => each === purposes[role] || each === anyPurpose))
+  if (
+    isForCode
+      ? at === 0 && !extended?.includes(purposes[role])
+      : extended && !extended.some((each) => each === purposes[role] || each === anyPurpose)
+  )
     fail(`the extended key usage of a certificate does not allow a ${role}`);
   const needed = at === 0 ? KeyUsage.Signature : KeyUsage.Certificates;
   if (keyUsage !== undefined && (keyUsage & needed) === 0)
@@ -128,11 +152,10 @@ function checkUse(
  * Checks the dates of a certificate. A machine without a battery begins in 1970. A time before the beginning of the own certificate
  * is known to be wrong: then it is at least that beginning, and a certificate that begins later is not refused for it.
  */
-function checkTime(certificate: X509Certificate, trust: PeerTrust, now: number): void {
-  const { validFromDate, validToDate } = certificate;
-  const isRight = now >= trust.notBefore;
+function checkTime({ validFromDate, validToDate }: X509Certificate, notBefore: number, now: number): void {
+  const isRight = now >= notBefore;
   // A date that cannot be read is not a number, and passes no comparison.
-  if (!(Math.max(now, trust.notBefore) <= validToDate.getTime()))
+  if (!(Math.max(now, notBefore) <= validToDate.getTime()))
     throw new DtlsFailure(Alert.CertificateExpired, 'a certificate has expired');
   if (isRight && !(now >= validFromDate.getTime()))
     throw new DtlsFailure(Alert.CertificateExpired, 'a certificate is not valid yet');

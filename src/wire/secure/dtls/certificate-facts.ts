@@ -1,7 +1,7 @@
 import { Reader } from './bytes.ts';
 
 /** One value of DER (X.690 section 8.1), with a length of at most three bytes. */
-interface Value {
+export interface Value {
   readonly tag: number;
   readonly content: Buffer;
 }
@@ -57,16 +57,7 @@ export function factsOf(certificate: Buffer): CertificateFacts {
   const fields = valuesOf(inner(inner(certificate)));
   // The version is absent in certificates of version 1.
   const subject = fields[fields[0]?.tag === Tag.Version ? 5 : 4]?.content ?? nothing;
-  const list = fields.find(({ tag }) => tag === Tag.Extensions)?.content;
-  const extensions = new Map<string, Buffer>();
-  let hasUnknown = false;
-  for (const { content } of list ? valuesOf(inner(list)) : []) {
-    const parts = valuesOf(content);
-    const oid = hexOf(parts[0]);
-    const isCritical = parts[1]?.tag === Tag.Boolean && parts[1].content[0] !== 0;
-    if (isCritical && !heeded.has(oid)) hasUnknown = true;
-    extensions.set(oid, parts.at(-1)?.content ?? nothing);
-  }
+  const { extensions, hasUnknown } = extensionsOf(fields.find(({ tag }) => tag === Tag.Extensions));
   return {
     commonNames: valuesOf(subject).flatMap(({ content }) => commonNames(content)),
     uris: valuesOf(innerOf(extensions.get(Oid.SubjectAltName))).flatMap(({ tag, content }) =>
@@ -79,10 +70,28 @@ export function factsOf(certificate: Buffer): CertificateFacts {
   };
 }
 
+/** Extensions of a certificate or a revocation list, by the digits of their identifier: the DER of each, in its OCTET STRING. */
+export function extensionsOf(list: Value | undefined) {
+  const extensions = new Map<string, Buffer>();
+  let hasUnknown = false;
+  for (const { content } of list ? valuesOf(inner(list.content)) : []) {
+    const parts = valuesOf(content);
+    const oid = hexOf(parts[0]);
+    const isCritical = parts[1]?.tag === Tag.Boolean && parts[1].content[0] !== 0;
+    if (isCritical && !heeded.has(oid)) hasUnknown = true;
+    extensions.set(oid, parts.at(-1)?.content ?? nothing);
+  }
+  return { extensions, hasUnknown };
+}
+
 const nothing = Buffer.alloc(0);
 const hexOf = (value: Value | undefined): string => value?.content.toString('hex') ?? '';
 
-function valuesOf(bytes: Buffer): Value[] {
+/**
+ * The values that follow each other in a piece of DER.
+ * @throws {DtlsFailure} `DecodeError`
+ */
+export function valuesOf(bytes: Buffer): Value[] {
   const reader = new Reader(bytes);
   const values: Value[] = [];
   while (reader.remaining > 0) {
@@ -98,7 +107,7 @@ function valuesOf(bytes: Buffer): Value[] {
 }
 
 /** The content of the first value. */
-const inner = (bytes: Buffer): Buffer => valuesOf(bytes)[0]?.content ?? nothing;
+export const inner = (bytes: Buffer): Buffer => valuesOf(bytes)[0]?.content ?? nothing;
 const innerOf = (bytes: Buffer = nothing): Buffer => inner(bytes);
 
 const texts: readonly number[] = [Tag.Utf8, Tag.Printable, Tag.Ia5];

@@ -59,7 +59,8 @@ const isUsable = ({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): boole
 
 const derOf = (key: KeyObject): Buffer => key.export({ type: 'spki', format: 'der' });
 
-const pemCertificates = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
+/** The certificates in a text. */
+export const pemCertificates = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 
 /**
  * Certificates of a PEM file, in their order.
