@@ -19,7 +19,7 @@ const shared = [
   'etc/hosts',
   'etc/nsswitch.conf',
   'etc/postern-release',
-  ...['common', 'boot-state', 'bundle-checks', 'trust', 'second-copy', 'time-floor', 'lease'].map(
+  ...['common', 'boot-state', 'bundle-checks', 'trust', 'second-copy', 'time-floor', 'network', 'routes'].map(
     (name) => `usr/lib/postern/${name}`,
   ),
 ];
@@ -50,8 +50,9 @@ export function makeRecovery(
   if (board.floorCounter) cpSync(join(tree, counter), join(made, counter));
   const own = join(root, 'firmware-image/recovery');
   install(join(own, 'init'), join(made, 'init'));
-  install(join(own, 'lease'), join(made, 'usr/lib/postern/recovery-lease'));
-  installModules(made, kernelModules, [...board.modules.initramfs, ...board.modules.root]);
+  install(join(own, 'lease'), join(made, 'usr/lib/postern/lease'));
+  install(join(tree, 'usr/lib/postern/lease'), join(made, 'usr/lib/postern/lease-of-slots'));
+  installModules(made, kernelModules, [...board.modules.initramfs, ...board.modules.root, '8021q']);
   const empty = ['dev', 'proc', 'sys', 'run', 'tmp', 'data', 'config', 'scratch', 'root'];
   return packInitramfs(made, empty, date);
 }
