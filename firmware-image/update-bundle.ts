@@ -2,6 +2,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { blockBytes, indexSuffix, writeIndex } from '../src/gateway/update/block-index.ts';
 import { writeBundle } from '../src/gateway/update/bundle.ts';
 import { directoryCompatible } from '../src/gateway/update/directory-slots.ts';
 import { checkedVersion, runCommand } from './recipe/command.ts';
@@ -34,8 +35,9 @@ await runCommand({
     // A signer of the old authority brings the new one.
     const isBridge =
       old && new X509Certificate(read('update.crt')).verify(new X509Certificate(old.certificate).publicKey);
+    const program = readFileSync(join(root, 'dist/postern.mjs'));
     const bundle = writeBundle(
-      readFileSync(join(root, 'dist/postern.mjs')),
+      program,
       {
         compatible: directoryCompatible,
         version,
@@ -46,6 +48,9 @@ await runCommand({
       ...(second === undefined ? [] : [{ certificates: [read('second.crt')], key: read('second.key') }]),
     );
     writeFileSync(parentOf(out), bundle);
+    // The blocks of the program begin where those of the running program begin.
+    const first = (bundle.length - program.length) % blockBytes || blockBytes;
+    writeFileSync(out + indexSuffix, writeIndex(bundle, first));
     console.log(
       `${out}\n${
         isBridge

@@ -245,5 +245,7 @@ export function makeFit(
   run('mkimage', ['-F', '-k', keys.folder, '-K', trust, '-r', file], { env: times });
   const other = join(keys.folder, 'other-boot.crt');
   if (existsSync(other)) trustOther(trust, readFileSync(other, 'utf8'));
+  // In a bundle, the root follows the FIT. The blocks of both then begin at the same positions modulo 4096 (block-index.ts).
+  run('truncate', ['-s', '%4096', file]);
   return file;
 }

@@ -1,5 +1,6 @@
-import { linkSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, linkSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { blockBytes, indexSuffix, writeIndex } from '../../src/gateway/update/block-index.ts';
 import { digestOf } from '../../src/gateway/update/bundle.ts';
 import { type SigningKeys, trustFiles } from './keys.ts';
 import { fresh, run } from './tools.ts';
@@ -55,7 +56,8 @@ function secondSignature(folder: string, { kind, version, fit, root, keys }: Bun
 }
 
 /**
- * Makes the signed update bundle with the images of one slot (RAUC, verity format).
+ * Makes the signed update bundle with the images of one slot (RAUC, verity format), and beside it the index of its blocks. The
+ * images are stored in the bundle as they are, so a board finds their blocks in its running slot.
  * @param folder folder for temporary files; it is emptied first
  * @param file path of the bundle
  */
@@ -101,4 +103,18 @@ filename=boot.img
     { env: { SOURCE_DATE_EPOCH: String(date) } },
   );
   run('rm', [keyring]);
+  const bundle = readFileSync(file);
+  const at = bundle.indexOf(firstBlock(root));
+  if (at < 0) throw new Error('the root is not stored in the bundle as it is');
+  writeFileSync(file + indexSuffix, writeIndex(bundle, at % blockBytes || blockBytes));
+}
+
+function firstBlock(path: string): Buffer {
+  const file = openSync(path, 'r');
+  try {
+    const block = Buffer.alloc(blockBytes);
+    return block.subarray(0, readSync(file, block));
+  } finally {
+    closeSync(file);
+  }
 }

@@ -299,6 +299,8 @@ export const eventTable = {
   'tunnel.unknown-server': warn.byPeer<'server' | 'peer'>(),
 
   // Updates of the gateway itself.
+  'update.delta': info<'bytes' | 'total'>(),
+  'update.delta-failed': warn<'reason'>(),
   'update.download-broken': warn<'reason' | 'received'>(),
   'update.download-progress': info<'received', 'total'>(),
   'update.downloaded': info<never, never, { from: string }>(),
@@ -312,6 +314,7 @@ export const eventTable = {
   'update.not-healthy-yet': info<'reason'>(),
   'update.restarting': info<'slot' | 'version'>(),
   'update.revocation-list': info<never, never, { lists: number }>(),
+  'update.waiting': info<never, never, { window: string }>(),
 
   // The watchdog of the board.
   'watchdog.hungry': error<'reason'>(),

@@ -128,6 +128,7 @@ async function serve(
   };
   await using admin = new AdminApi(socket, running.events, views, {
     '/update': (body) => running.firmware.install(body),
+    '/update/cancel': () => running.firmware.cancel(),
     '/backup': (body) => running.backUp(body),
     '/join': (body) => running.orderJoins(body),
     '/reset': (body) => running.reset(body),

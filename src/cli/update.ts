@@ -15,10 +15,11 @@ export const update: Command = {
   summary: 'Updates a running gateway from a file, or shows its slots',
   help: `Usage: postern update [status] [--socket PATH]
        postern update install FILE|URL [--socket PATH]
+       postern update cancel [--socket PATH]
 
 'status' shows the slots and the result of the last update. 'install' has the gateway install a signed bundle, from a file of
 this machine or an http or https URL. The gateway writes the bundle to the slot that is not running and restarts into it.
-If the new slot is not healthy, the old one is started again.
+If the new slot is not healthy, the old one is started again. 'cancel' ends an update, until its installation begins.
 
   --socket PATH  admin socket of the gateway, if it is not the default one`,
   options: { socket: { type: 'string' } },
@@ -27,10 +28,14 @@ If the new slot is not healthy, the old one is started again.
     const path = String(socket);
     if (verb === 'status' && bundle === undefined)
       return console.log(describe((await askGateway(path, '/update')) as UpdateStatus));
+    if (verb === 'cancel' && bundle === undefined) {
+      await askGateway(path, '/update/cancel', {});
+      return console.log('cancelled');
+    }
     if (verb !== 'install' || bundle === undefined)
       throw new PosternError(
         'malformed',
-        "expected 'status' or 'install FILE|URL'; see 'postern update --help'",
+        "expected 'status', 'install FILE|URL' or 'cancel'; see 'postern update --help'",
       );
     const url = /^https?:/.test(bundle) ? bundle : `file:${resolve(bundle)}`;
     await askGateway(path, '/update', { url });
@@ -72,9 +77,9 @@ const progress = ({ state, received, total }: UpdateStatus): string => {
     : `${name}, ${Math.floor(received / 1e6)}${total ? ` of ${Math.ceil(total / 1e6)}` : ''} MB`;
 };
 
-const describe = ({ slot, version, good, trying, state, result, reason }: UpdateStatus): string =>
+const describe = ({ slot, version, good, trying, state, window, result, reason }: UpdateStatus): string =>
   [
     `slot     ${slot} runs, version ${inOneLine(version)}; ${good} is good${trying ? `, ${trying} is on trial` : ''}`,
-    `state    ${stateNames[state] ?? state}${result === undefined ? '' : `, result ${result}`}`,
+    `state    ${stateNames[state] ?? state}${result === undefined ? '' : `, result ${result}`}${window === undefined ? '' : `, waits for ${window} UTC`}`,
     ...(reason === undefined ? [] : [`reason   ${indented(reason, ' '.repeat(9))}`]),
   ].join('\n');

@@ -9,6 +9,7 @@ import { makeFolder } from '../base/make-folder.ts';
 import { dropCopies } from '../base/open-database.ts';
 import { DmError } from '../dm/dm-error.ts';
 import { DmStatus } from '../dm/status.ts';
+import type { TreeBranch } from '../dm/tree-branch.ts';
 import { FirmwareBranch } from '../mo/firmware-branch.ts';
 import { FumoState } from '../mo/fumo.ts';
 import { imageScheme } from '../mo/gw-image-inventory.ts';
@@ -22,6 +23,7 @@ import type { CoapNetwork } from './southbound/coap-network.ts';
 import type { GatewayState } from './state.ts';
 import { gatewaySchema } from './store/schema.ts';
 import { BoardNetwork } from './update/board-network.ts';
+import { type Diagnosis, diagnosticsBranch, readDiagnosis } from './update/diagnosis.ts';
 import { DirectorySlots, slotVariable } from './update/directory-slots.ts';
 import { BundleDownload } from './update/download-bundle.ts';
 import { probeCoap } from './update/probe.ts';
@@ -58,6 +60,7 @@ const installBody = v.strictObject({
 /** How the gateway itself is updated: its slots, `./FwUpdate`, the health gate and the watchdog. */
 export class GatewayFirmware implements AsyncDisposable {
   readonly branch: FirmwareBranch;
+  readonly diagnostics: TreeBranch;
   readonly #slots: SlotDriver;
   readonly #updater: Updater;
   readonly #watchdogs: readonly Watchdog[];
@@ -68,6 +71,7 @@ export class GatewayFirmware implements AsyncDisposable {
     const { settings, live, state, network, uplink, reports, clock, entropy, events } = parts;
     this.#slots = slotsOf(parts);
     makeFolder(dirname(this.#slots.bundleFile));
+    this.diagnostics = diagnosticsBranch(() => this.diagnosis);
     this.branch = new FirmwareBranch({
       nodes: state.nodes,
       clock,
@@ -81,6 +85,7 @@ export class GatewayFirmware implements AsyncDisposable {
         },
         record: (order) => this.#updater.record(order),
         launch: (order) => this.#updater.launch(order),
+        cancel: () => this.#updater.cancel(),
         lists: () => this.#slots.lists(),
         revoke: async (list) => {
           if (this.branch.state === FumoState.Updating)
@@ -106,11 +111,14 @@ export class GatewayFirmware implements AsyncDisposable {
           return live.current.updateCa;
         },
         imageFile: parts.imageFile,
+        sources: this.#slots.sources,
+        retryFor: settings['retry-for'] * 1000,
         clock,
         entropy,
         events,
       }),
       allowOlder: settings['allow-older'],
+      window: settings.window,
       attempts: settings.attempts,
       healthDeadline: settings['health-deadline'] * 1000,
       probe,
@@ -144,6 +152,10 @@ export class GatewayFirmware implements AsyncDisposable {
     return this.#slots.version;
   }
 
+  get diagnosis(): Diagnosis {
+    return readDiagnosis(this.#slots.diagnosis, JSON.stringify(this.status()));
+  }
+
   start(): void {
     for (const watchdog of this.#watchdogs) watchdog.start();
     this.#updater.start();
@@ -171,6 +183,15 @@ export class GatewayFirmware implements AsyncDisposable {
     return this.status();
   }
 
+  /**
+   * Somebody at the gateway cancels the update under way.
+   * @throws {PosternError} `conflict`
+   */
+  cancel(): UpdateStatus {
+    this.#updater.cancel()();
+    return this.status();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await using stack = new AsyncDisposableStack();
     for (const watchdog of this.#watchdogs) stack.use(watchdog);
@@ -182,7 +203,8 @@ function slotsOf({ settings, live, disk, restart, clock }: GatewayFirmwareParts)
   if (settings.slots === 'rauc')
     return new RaucSlots({
       agent: '/run/agent',
-      state: ['/dev/postern/state-1', '/dev/postern/state-2'],
+      partitions: '/dev/postern',
+      diagnosis: '/run/diagnosis',
       bundleFile: '/data/update/bundle.raucb',
       lists: '/run/revoked.pem',
       release: '/etc/postern-release',

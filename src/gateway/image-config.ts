@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { described, fileOf, integerBetween, text } from '../base/config.ts';
+import { windowForm } from './update/maintenance.ts';
 
 /** The table `[images]` of the gateway's configuration: images for devices. */
 export const imagesSection = v.optional(
@@ -47,6 +48,14 @@ export const updateSection = described(
         "PEM file of the authorities for download servers; by default the machine's own",
       ),
       'allow-older': described(v.optional(v.boolean(), false), 'Accept a version older than the running one'),
+      'retry-for': described(
+        v.optional(integerBetween(60, 604_800), 21_600),
+        'Seconds for which a download that does not go on is tried again. What was received is kept',
+      ),
+      window: described(
+        v.optional(v.pipe(v.string(), v.regex(windowForm, 'a time such as "02:00-04:00"'))),
+        'Time of the day, in UTC, in which an update that a DM server ordered is installed and started: `"02:00-04:00"`. It may pass midnight. By default at any time',
+      ),
       attempts: described(
         v.optional(integerBetween(1, 9), 3),
         'Starts of a new version before the old one is restored',

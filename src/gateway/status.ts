@@ -8,6 +8,7 @@ import type { Recovery } from '../base/recover-state.ts';
 import { countSetAside } from '../base/rows.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from './config.ts';
+import type { GatewayFirmware } from './firmware.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
 import type { ImageSummary } from './modes/image-cache.ts';
 import type { CertificateKeeper, CertificateView } from './northbound/certificate-keeper.ts';
@@ -19,6 +20,7 @@ import type { DeviceSessions } from './southbound/device-sessions.ts';
 import type { Joins, JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
+import type { Diagnosis } from './update/diagnosis.ts';
 
 /** How a gateway stands, for people and programs that ask it. */
 export interface GatewayStatus {
@@ -62,6 +64,8 @@ export interface GatewayStatus {
   readonly configuration: { readonly restartNeeded: readonly string[]; readonly refused?: string };
   /** Rows of the state file that could not be read, and were set aside. */
   readonly setAside: number;
+  /** What became of the gateway and its board before the last start. Absent without slots. */
+  readonly diagnosis?: Diagnosis;
   /** Background work that failed since the start. */
   readonly failures: readonly BackgroundFailure[];
   /** Mebibytes: of the process, of objects, and of octets outside the heap. */
@@ -90,6 +94,7 @@ export interface StatusParts {
   readonly objects: GatewayObjects;
   readonly joins: Joins;
   readonly events: EventCounter;
+  readonly firmware: Pick<GatewayFirmware, 'diagnosis'> | undefined;
   readonly configuration: Pick<LiveConfig<GatewayConfig>, 'restartNeeded' | 'refused'>;
 }
 
@@ -107,6 +112,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     objects,
     joins,
     events,
+    firmware,
     configuration,
   } = parts;
   const { restartNeeded, refused } = configuration;
@@ -161,6 +167,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     ...(config.mqtt && { budget: budget.view() }),
     configuration: { restartNeeded, ...(refused !== undefined && { refused }) },
     setAside,
+    ...(firmware && { diagnosis: firmware.diagnosis }),
     failures: failuresOf(events),
     memory: memoryInUse(),
     counts: Object.fromEntries([...events.counts].toSorted()),

@@ -57,7 +57,9 @@ export interface GatewayBranchesParts {
   /** Checks an order to reset this gateway, and returns what is done when it is final. */
   readonly reset: (name: unknown, by: string) => () => void;
   readonly events: Events;
-  readonly firmware: { readonly branch: TreeBranch; readonly version: string } | undefined;
+  readonly firmware:
+    | { readonly branch: TreeBranch; readonly diagnostics: TreeBranch; readonly version: string }
+    | undefined;
 }
 
 /** The branches of the gateway's own tree, by the names of their nodes. */
@@ -90,7 +92,7 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
     DMAcc: accounts.branch,
     Inbox: new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, parts, root, by) }),
     GwJoin: new JoinBranch(joins),
-    ...(firmware && { FwUpdate: firmware.branch }),
+    ...(firmware && { FwUpdate: firmware.branch, GwDiagnostics: firmware.diagnostics }),
     ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
     GwOwner: new OwnerBranch({ ...parts, server: ownServer }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),

@@ -6,6 +6,7 @@ import { fumo } from './fumo.ts';
 import { gwCertificate } from './gw-certificate.ts';
 import { gwConfig } from './gw-config.ts';
 import { gwDeviceInventory } from './gw-device-inventory.ts';
+import { gwDiagnostics } from './gw-diagnostics.ts';
 import { gwEdTrigger } from './gw-ed-trigger.ts';
 import { gwFanout } from './gw-fanout.ts';
 import { gwImageInventory } from './gw-image-inventory.ts';
@@ -28,6 +29,7 @@ export const managementObjects: Readonly<Record<string, ManagementObject>> = {
   GwCertificate: gwCertificate,
   GwConfig: gwConfig,
   GwDeviceInventory: gwDeviceInventory,
+  GwDiagnostics: gwDiagnostics,
   GwEdTrigger: gwEdTrigger,
   GwFanout: gwFanout,
   GwImageInventory: gwImageInventory,

@@ -37,6 +37,11 @@ export interface FirmwareRunner {
   record(order: FirmwareOrder): void;
   /** Begins to work on a stored operation, which ends later. */
   launch(order: FirmwareOrder): void;
+  /**
+   * Returns what cancels the operation under way. When absent, no operation can be cancelled.
+   * @throws {PosternError} `conflict` when there is none, or its installation has begun
+   */
+  cancel?(): () => void;
   /** PEM texts of the revocation lists in force. Absent where signers of packages cannot be revoked. */
   lists?(): string;
   /**
@@ -53,6 +58,12 @@ export interface FirmwareBranchParts {
   readonly runner: FirmwareRunner;
 }
 
+/** What happens when a package is stored. `record` is part of its transaction, `launch` follows it. */
+interface Step {
+  readonly record: () => void;
+  readonly launch: () => void;
+}
+
 /** The nodes of a new branch. */
 const initial: readonly TndsNode[] = [
   { name: 'Download', format: 'node', children: [{ name: 'PkgURL', format: 'chr', value: '' }] },
@@ -61,13 +72,6 @@ const initial: readonly TndsNode[] = [
   { name: 'State', format: 'int', value: String(FumoState.Idle) },
 ];
 const listPath = ['Ext', 'RevocationList'] as const;
-/** Its nodes where signers can be revoked. */
-const revocable: TndsNode = {
-  name: listPath[0],
-  format: 'node',
-  children: [{ name: listPath[1], format: 'chr', value: '' }],
-};
-
 /**
  * `./FwUpdate` (OMA FUMO 1.0): the nodes that a server writes and executes. An operation starts when all of the package is
  * stored: an Exec inside an Atomic that fails starts nothing.
@@ -76,17 +80,27 @@ export class FirmwareBranch implements TreeBranch {
   readonly #parts: FirmwareBranchParts;
   readonly #stored: StoredBranch;
   /** What each open level of changes starts: one operation at most in all of them. */
-  readonly #levels: FirmwareOrder[][] = [];
+  readonly #levels: Step[][] = [];
   /** The same of all levels, once it is stored. */
-  #final: FirmwareOrder[] = [];
+  #final: Step[] = [];
 
   constructor(parts: FirmwareBranchParts) {
     this.#parts = parts;
     const { nodes, clock, runner } = parts;
     this.#stored = new StoredBranch('FwUpdate', fumo.root, nodes, { type: fumo.id, clock });
     if (runner.lists) this.#stored.derive(listPath, () => runner.lists!());
-    for (const node of runner.lists ? [...initial, revocable] : initial)
-      if (!this.#stored.view([node.name])) this.#stored.plant([node.name], node);
+    const extensions: TndsNode[] = [];
+    if (runner.lists) extensions.push({ name: listPath[1], format: 'chr', value: '' });
+    if (runner.cancel) extensions.push({ name: 'Cancel', format: 'null' });
+    if (extensions.length > 0) this.#plant([], { name: listPath[0], format: 'node' });
+    for (const node of extensions) this.#plant([listPath[0]], node);
+    for (const node of initial) this.#plant([], node);
+  }
+
+  /** Plants a node that is not there. */
+  #plant(parent: NodePath, node: TndsNode): void {
+    const path = [...parent, node.name];
+    if (!this.#stored.view(path)) this.#stored.plant(path, node);
   }
 
   /** State of the update, one of `FumoState`. */
@@ -138,12 +152,12 @@ export class FirmwareBranch implements TreeBranch {
       outer.push(...level);
       return;
     }
-    for (const order of level) this.#parts.runner.record(order);
+    for (const { record } of level) record();
     this.#final = level;
   }
 
   committed(): void {
-    for (const order of this.#final.splice(0)) this.#parts.runner.launch(order);
+    for (const { launch } of this.#final.splice(0)) launch();
   }
 
   rollback(): void {
@@ -152,32 +166,42 @@ export class FirmwareBranch implements TreeBranch {
   }
 
   /**
-   * Starts an operation.
+   * Starts an operation, or cancels the one under way.
    * @throws {DmError} 405 for a node that is not an operation
-   * @throws {PosternError} `conflict` while another operation runs, `malformed` without a URL or a package
+   * @throws {PosternError} `conflict` while another operation runs, or when none can be cancelled; `malformed` without a URL or
+   * a package
    */
   exec(
-    [operation = '']: NodePath,
+    [operation = '', extension]: NodePath,
     _argument: NewNode,
     correlator: string | undefined,
     serverId: string,
   ): number {
+    const { runner } = this.#parts;
+    if (extension === 'Cancel' && runner.cancel) {
+      this.#take({ record: () => {}, launch: runner.cancel() });
+      return DmStatus.Ok;
+    }
     if (!isFirmwareOperation(operation))
       throw new DmError(DmStatus.CommandNotAllowed, `${operation} cannot be executed`);
     const url = operation === 'Update' ? '' : (this.#stored.text(operation, 'PkgURL') ?? '');
     if (operation !== 'Update' && url === '') throw new PosternError('malformed', 'no PkgURL');
-    const { runner } = this.#parts;
     const order = { operation, url, server: serverId, correlator };
     if (this.#levels.some((level) => level.length > 0))
       throw new PosternError('conflict', 'the same package starts another operation');
     runner.admit(order);
-    const level = this.#levels.at(-1);
-    if (level) level.push(order);
-    else {
-      runner.record(order);
-      runner.launch(order);
-    }
+    this.#take({ record: () => runner.record(order), launch: () => runner.launch(order) });
     return DmStatus.AcceptedForProcessing;
+  }
+
+  /** Does what was ordered when the package is stored: at once when no package is open. */
+  #take(step: Step): void {
+    const level = this.#levels.at(-1);
+    if (level) level.push(step);
+    else {
+      step.record();
+      step.launch();
+    }
   }
 }
 

@@ -26,6 +26,8 @@ export const FumoState = {
 /** Result codes (section 8.2) that Postern reports, also for images. */
 export const FumoResult = {
   Ok: 200,
+  /** The operation was cancelled. */
+  Cancelled: 401,
   /** The digest of the package is wrong. */
   Corrupt: 402,
   /** The package is for another kind of device. */
@@ -85,12 +87,13 @@ export const fumo: ManagementObject = {
     State: leaf(
       'int',
       get,
-      '10 idle, 20 download failed, 30 downloading, 40 downloaded, 60 updating, 70 to 100 ended',
+      '10 idle, 20 download failed, 30 downloading, 40 downloaded, 50 ready, 60 updating, 70 to 100 ended',
     ),
     Ext: interior(
       get,
       "Postern's extensions",
       {
+        Cancel: leaf('null', ['Exec'], 'Cancels the operation, until the installation begins', zeroOrOne),
         RevocationList: leaf(
           'chr',
           settable,

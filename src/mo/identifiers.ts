@@ -7,6 +7,7 @@ export const MoId = {
   Fumo: 'urn:oma:mo:oma-fumo:1.0',
   /** Postern's own, and in no registry. */
   GwCertificate: 'x-postern:mo:gw-certificate:1.0',
+  GwDiagnostics: 'x-postern:mo:gw-diagnostics:1.0',
   GwJoin: 'x-postern:mo:gw-join:1.0',
   GwOwner: 'x-postern:mo:gw-owner:1.0',
 } as const;

@@ -22,6 +22,7 @@ const installing: UpdateStatus = {
   state: FumoState.Updating,
   received: undefined,
   total: undefined,
+  window: undefined,
   result: undefined,
   reason: undefined,
 };

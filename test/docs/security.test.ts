@@ -204,12 +204,12 @@ server-secret = "gateway-server-secret"
       };
       for (const [method, row] of [
         ['GET', '`GET /status`, `/devices`, `/join`, `/update` of the admin socket'],
-        ['POST', '`POST /update`, `/backup`, `/join`, `/reset` of the admin socket'],
+        ['POST', '`POST /update`, `/update/cancel`, `/backup`, `/join`, `/reset` of the admin socket'],
       ] as const) {
         const found = await listed(method);
         assert.ok(rows.includes(row), row);
         assert.deepEqual(
-          [...row.matchAll(/(\/\w+)/g)].map(([path]) => path),
+          [...row.matchAll(/(\/[\w/]+)/g)].map(([path]) => path),
           found,
         );
       }

@@ -308,7 +308,8 @@ export class Agent implements AsyncDisposable {
     writeFileSync(join(folder, 'scripts/common'), harmless, { flag: 'a' });
     this.slots = new RaucSlots({
       agent: join(folder, 'run/agent'),
-      state: copies,
+      partitions: join(folder, 'dev'),
+      diagnosis: join(folder, 'run/diagnosis'),
       bundleFile: this.bundle,
       lists: join(folder, 'run/revoked.pem'),
       release: join(folder, 'etc/postern-release'),

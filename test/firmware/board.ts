@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import {
   copyFileSync,
   createReadStream,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -182,25 +183,39 @@ async function freePort(protocol: 'udp' | 'tcp'): Promise<number> {
   return port;
 }
 
-/** Serves files to the guest over HTTPS, also from an offset, for downloads that broke off. `given` is paths by name. */
-export async function bundleServer(given: Readonly<Record<string, string>>) {
+/**
+ * Serves files to the guest over HTTPS, also ranges of them, and the index of a bundle if there is one. `given` is paths by name.
+ * @param breaks number of requests for ranges that break off in the middle
+ */
+export async function bundleServer(given: Readonly<Record<string, string>>, breaks = 0) {
   const files: Record<string, string> = { ...given };
+  let broken = 0;
+  let sent = 0;
   const folder = mkdtempSync(join(tmpdir(), 'postern-updates-'));
   const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')] as const;
   selfSigned('updates', { key, cert }, '-addext', `subjectAltName=IP:${host}`);
   const tls = { key: readFileSync(key), cert: readFileSync(cert) };
   rmSync(folder, { recursive: true });
   const server = createServer(tls, (request, response) => {
-    const file = files[(request.url ?? '').slice(1)];
-    if (file === undefined) return response.writeHead(404).end();
+    const [, name = '', index = ''] = /^\/(.*?)(\.blocks)?$/.exec(request.url ?? '') ?? [];
+    const file = (files[name] ?? '') + index;
+    if (!existsSync(file)) return response.writeHead(404).end();
     const { size } = statSync(file);
-    const from = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0);
-    response.writeHead(from > 0 ? 206 : 200, {
+    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
+    const start = Number(range?.[1] ?? 0);
+    if (start >= size) return response.writeHead(416).end();
+    const end = Number(range?.[2] || size - 1);
+    response.writeHead(range ? 206 : 200, {
       etag: `"${size}"`,
-      'content-length': size - from,
-      ...(from > 0 && { 'content-range': `bytes ${from}-${size - 1}/${size}` }),
+      'content-length': end + 1 - start,
+      ...(range && { 'content-range': `bytes ${start}-${end}/${size}` }),
     });
-    return createReadStream(file, { start: from }).pipe(response);
+    if (range?.[2] && end - start > mebibyte && broken++ < breaks)
+      return createReadStream(file, { start, end: start + mebibyte / 2 })
+        .on('end', () => response.destroy())
+        .pipe(response, { end: false });
+    sent += end + 1 - start;
+    return createReadStream(file, { start, end }).pipe(response);
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -213,6 +228,8 @@ export async function bundleServer(given: Readonly<Record<string, string>>) {
     serve: (name: string, file: string) => {
       files[name] = file;
     },
+    /** Bytes of all answers that did not break off. */
+    sent: () => sent,
     [Symbol.asyncDispose]: async () => {
       const closed = once(server, 'close');
       server.close();

@@ -45,7 +45,7 @@ export class Field implements AsyncDisposable {
     const broker = await startAedes();
     const site = new Site(broker.url);
     const headend = await site.headend([]);
-    const server = await bundleServer(files);
+    const server = await bundleServer(files, 1);
     const board = await Board.flash({
       disk: image.disk!,
       hardware,
@@ -100,6 +100,11 @@ export class Field implements AsyncDisposable {
   async told(correlator: string): Promise<unknown> {
     const { fields } = await this.site.headendEvents.until('alert.firmware-update', { correlator });
     return fields.result;
+  }
+
+  /** Bytes that the update server has sent. */
+  get downloaded(): number {
+    return this.#files.sent();
   }
 
   /** Starts a device at the board and waits until it is attached. */

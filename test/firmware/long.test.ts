@@ -354,6 +354,8 @@ describe('the firmware image on an emulated board, the long form', {
     };
     for (const [name, command] of [
       ['state', 'echo x > /dev/postern/state-1'],
+      ['slot A', 'echo x > /dev/postern/root-a'],
+      ['slot B', 'echo x > /dev/postern/root-b'],
       ['disk', 'head -c 1 /dev/vda'],
       ['firewall', 'echo flush ruleset > /data/root/firewall.nft'],
       ['older', 'echo > /data/root/allow-older'],

@@ -10,6 +10,8 @@ import type { AddressInfo } from 'node:net';
 export async function fileServer(file: Buffer, breaks: readonly number[] = [], etag = '"v1"') {
   const requests: (string | undefined)[] = [];
   const server = createServer((request, response) => {
+    // There is no index of blocks.
+    if (request.url?.endsWith('.blocks')) return response.writeHead(404).end();
     const { range } = request.headers;
     const cut = breaks[requests.length];
     requests.push(range);
@@ -23,6 +25,7 @@ export async function fileServer(file: Buffer, breaks: readonly number[] = [], e
     });
     if (cut === undefined) response.end(body);
     else response.write(body.subarray(0, cut), () => response.destroy());
+    return response;
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');

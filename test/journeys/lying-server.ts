@@ -76,6 +76,11 @@ export const endless =
 export async function lyingServer(...answers: readonly Answer[]) {
   const requests: (string | undefined)[] = [];
   const server = createServer((request, response) => {
+    // There is no index of blocks.
+    if (request.url?.endsWith('.blocks')) {
+      response.writeHead(404).end();
+      return;
+    }
     const answer = answers[Math.min(requests.length, answers.length - 1)];
     requests.push(request.headers.range);
     void answer?.(request, response);

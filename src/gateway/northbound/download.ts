@@ -12,12 +12,16 @@ export interface DownloadRequest {
   readonly url: string;
   /** Number of bytes present from an earlier attempt. */
   readonly from: number;
+  /** Position of the last byte that is wanted. When absent, everything to the end of the file is. */
+  readonly to?: number | undefined;
   /** Validator (ETag or Last-Modified) of the version that these bytes belong to. */
   readonly validator?: string | undefined;
   /** Size of that version in bytes, if it is known. */
   readonly total?: number | undefined;
   /** PEM of the certificate authorities to trust; the machine's own when absent. */
   readonly ca?: string | undefined;
+  /** Bytes that the server must send in 30 seconds of waiting for it. Default: 512. */
+  readonly pace?: number | undefined;
   readonly clock: Clock;
   readonly signal: AbortSignal;
   /** Called with the connection of each request. */
@@ -39,27 +43,37 @@ export interface Download {
 
 /** Maximum number of redirects. */
 const redirects = 5;
-/** A server must send `bytes` bytes in `time` milliseconds of waiting for it. */
+/** A server must send `bytes` bytes, if the request has no other pace, in `time` milliseconds of waiting for it. */
 const pace = { time: 30_000, bytes: 512 } as const;
 
 /**
  * Requests a file, or the rest of it, over HTTP or HTTPS. The rest is requested by Range with If-Range (RFC 9110 sections
  * 13.1.5 and 14.2). A part is used only if it surely belongs to the bytes that are there: the same strong validator and
  * the same size (section 15.3.7.3), and one range without a gap (section 14.4). Otherwise the file is requested anew.
- * @throws {PosternError} `malformed` for a URL that is not HTTP or HTTPS, `notFound` for 404 and 410, `forbidden` for
+ * A request with `to` gets exactly these bytes, or an error.
+ * @throws {PosternError} `conflict` when the server does not send the range that `to` ends, `malformed` for a URL that is not HTTP or HTTPS, `notFound` for 404 and 410, `forbidden` for
  * 401, 403 and a redirect from HTTPS to HTTP, `timeout` when the server is silent, `unavailable` otherwise
  * @throws {FumoRefusal} 500 for a content coding that was not asked for
  */
 export async function download(wanted: DownloadRequest): Promise<Download> {
-  const { from, validator } = wanted;
-  if (from === 0 || validator === undefined) return await fromStart(wanted);
-  const response = await ask(wanted, { range: `bytes=${from}-`, 'if-range': validator });
-  if (response.statusCode === 200)
-    return { ...whole(response, wanted), anew: 'the download server sent the whole file' };
-  if (response.statusCode !== 206 && response.statusCode !== 416) throw refused(response);
-  const rest = response.statusCode === 206 ? restOf(response, wanted) : 'the file ends before that position';
+  const { from, to, validator } = wanted;
+  if (to === undefined && (from === 0 || validator === undefined)) return await fromStart(wanted);
+  const response = await ask(wanted, {
+    range: `bytes=${from}-${to ?? ''}`,
+    ...(validator !== undefined && { 'if-range': validator }),
+  });
+  const { statusCode } = response;
+  if (statusCode !== 200 && statusCode !== 206 && statusCode !== 416) throw refused(response);
+  const rest =
+    statusCode === 206
+      ? restOf(response, wanted)
+      : statusCode === 200
+        ? 'the download server sent the whole file'
+        : 'the file ends before that position';
   if (typeof rest !== 'string') return rest;
+  if (to === undefined && statusCode === 200) return { ...whole(response, wanted), anew: rest };
   response.destroy();
+  if (to !== undefined) throw new PosternError('conflict', rest);
   return { ...(await fromStart(wanted)), anew: rest };
 }
 
@@ -69,22 +83,27 @@ async function fromStart(wanted: DownloadRequest): Promise<Download> {
   throw refused(response);
 }
 
-function whole(response: IncomingMessage, { clock }: DownloadRequest): Download {
+function whole(response: IncomingMessage, wanted: DownloadRequest): Download {
   const length = response.headers['content-length'];
   return {
     from: 0,
     total: length === undefined ? undefined : Number(length),
-    validator: strongTag(response) ?? strongDate(response),
-    body: bodyOf(response, Number.POSITIVE_INFINITY, clock),
+    validator: validatorOf(response),
+    body: bodyOf(response, Number.POSITIVE_INFINITY, wanted),
   };
 }
 
-/** Reads a 206 response. Returns why it cannot continue the bytes that are there. */
+/** Reads a 206 response. Returns why it is not what was requested. */
 function restOf(response: IncomingMessage, wanted: DownloadRequest): Download | string {
-  const { from, validator, clock } = wanted;
+  const { from, to, validator } = wanted;
   const { headers } = response;
-  const found = validator?.startsWith('"') ? strongTag(response) : headers['last-modified'];
-  if (found !== validator) return 'the download server has another version';
+  const found =
+    validator === undefined
+      ? validatorOf(response)
+      : validator.startsWith('"')
+        ? strongTag(response)
+        : headers['last-modified'];
+  if (validator !== undefined && found !== validator) return 'the download server has another version';
   const range = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(headers['content-range'] ?? '');
   if (!range) return 'the download server sent no single range';
   const [first, last] = [Number(range[1]), Number(range[2])];
@@ -94,9 +113,9 @@ function restOf(response: IncomingMessage, wanted: DownloadRequest): Download | 
     return 'the file has another size at the download server';
   const isSound = last >= first && (total === undefined || last < total);
   const isWhole = headers['content-length'] === undefined || Number(headers['content-length']) === length;
-  if (!isSound || !isWhole || first > from || last < from)
-    return 'the download server sent a range that was not requested';
-  return { from: first, total, validator, body: bodyOf(response, length, clock) };
+  const isWanted = to === undefined ? first <= from && last >= from : first === from && last === to;
+  if (!isSound || !isWhole || !isWanted) return 'the download server sent a range that was not requested';
+  return { from: first, total, validator: found, body: bodyOf(response, length, wanted) };
 }
 
 /** The error for a response that is neither the file nor a part of it. Ends the response. */
@@ -175,7 +194,11 @@ async function askOnce(
  * The bytes of a response, at most `length`. Only the time that passes while bytes are waited for counts against the
  * server, since the reader may be slow as well.
  */
-async function* bodyOf(response: IncomingMessage, length: number, clock: Clock): AsyncGenerator<Uint8Array> {
+async function* bodyOf(
+  response: IncomingMessage,
+  length: number,
+  { clock, pace: least = pace.bytes }: DownloadRequest,
+): AsyncGenerator<Uint8Array> {
   const chunks = response[Symbol.asyncIterator]();
   let left = length;
   let waited = 0;
@@ -189,7 +212,7 @@ async function* bodyOf(response: IncomingMessage, length: number, clock: Clock):
       const chunk = value as Buffer;
       waited += clock.now() - begun;
       bytes += chunk.length;
-      if (bytes >= pace.bytes) [waited, bytes] = [0, 0];
+      if (bytes >= least) [waited, bytes] = [0, 0];
       if (chunk.length > left)
         throw new PosternError('unavailable', 'the download server sent more than it announced');
       left -= chunk.length;
@@ -211,6 +234,10 @@ function brokenOff(cause: unknown, signal: AbortSignal | undefined): PosternErro
   const why = cause instanceof Error ? cause.message : String(cause);
   return new PosternError('unavailable', `the download broke off: ${why}`, { cause });
 }
+
+/** The strong validator of the version that a response has. */
+const validatorOf = (response: IncomingMessage): string | undefined =>
+  strongTag(response) ?? strongDate(response);
 
 /** A strong ETag. A weak one does not guarantee identical bytes (RFC 9110 section 8.8.3.2). */
 const strongTag = ({ headers: { etag } }: IncomingMessage): string | undefined =>

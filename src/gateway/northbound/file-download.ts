@@ -16,7 +16,20 @@ export interface FileVersion {
   readonly total?: number | undefined;
 }
 
-export interface FileDownload {
+/** How often a download is tried, and who hears of it. */
+export interface Trying {
+  /** An attempt failed and another one follows. */
+  readonly brokeOff: (received: number, reason: string) => void;
+  /**
+   * Milliseconds without progress for which a download is tried again. When absent, it fails after `attempts` attempts in a row
+   * without progress.
+   */
+  readonly retryFor?: number | undefined;
+  readonly clock: Clock;
+  readonly entropy: Entropy;
+}
+
+export interface FileDownload extends Trying {
   readonly url: string;
   /** PEM of the certificate authorities for download servers; the machine's own when undefined. */
   readonly ca: string | undefined;
@@ -38,10 +51,6 @@ export interface FileDownload {
   readonly begun: (from: number, total: number | undefined, reason: string | undefined) => void;
   /** A chunk was written. */
   readonly wrote?: (received: number, total: number | undefined) => void;
-  /** An attempt failed and another one follows. */
-  readonly brokeOff: (received: number, reason: string) => void;
-  readonly clock: Clock;
-  readonly entropy: Entropy;
 }
 
 /** A file that is complete. */
@@ -59,6 +68,13 @@ const attempts = 8;
 const transient: ReadonlySet<string> = new Set(['unavailable', 'timeout', 'storage'] satisfies ErrorCode[]);
 /** Milliseconds between attempts. */
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
+/**
+ * Bytes that a server must send in 30 seconds of waiting for it, in a download that has `retryFor`. That is one byte in a
+ * millisecond.
+ */
+export const leastPace = 30_000;
+/** Milliseconds from one failure to the next that count at most. A download may wait for its data budget for days. */
+const countedWait = 180_000;
 
 /**
  * Downloads a file in as many attempts as it takes. Gives up after `attempts` attempts in a row that did not come further
@@ -66,29 +82,56 @@ const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
  * @throws the error of the last attempt, or the reason of the signal
  */
 export async function downloadFile(parts: FileDownload, signal: AbortSignal): Promise<DownloadedFile> {
-  const { brokeOff, clock, entropy } = parts;
-  const receiver = new Receiver(parts);
+  return await keepTrying(parts, new Receiver(parts), signal);
+}
+
+/**
+ * Attempts a download until it succeeds. Gives up at once on errors that do not pass, and otherwise as `Trying.retryFor` says. With
+ * `retryFor` it also gives up when all waiting, for attempts that failed and between them, has taken longer than `retryFor` and a
+ * millisecond for each byte. So a server that sends a few bytes in each attempt does not hold it for ever.
+ * @param receiver `received`: bytes that need not be downloaded again
+ * @throws the error of the last attempt, or the reason of the signal
+ */
+export async function keepTrying<T>(
+  { brokeOff, retryFor, clock, entropy }: Trying,
+  receiver: { readonly received: number; attempt(signal: AbortSignal): Promise<T> },
+  signal: AbortSignal,
+): Promise<T> {
   let delays = backoff(retry, entropy);
   let furthest = receiver.received;
-  for (let failures = 0; ; ) {
+  const begun = furthest;
+  let last = clock.now();
+  let [failures, idle, spent] = [0, 0, 0];
+  for (;;) {
     try {
       return await receiver.attempt(signal);
     } catch (thrown) {
       signal.throwIfAborted();
       const { received } = receiver;
+      const waited = Math.min(clock.now() - last, countedWait);
+      last = clock.now();
+      idle += waited;
+      spent += waited;
       if (received > furthest) {
         furthest = received;
-        failures = 0;
+        [failures, idle] = [0, 0];
         delays = backoff(retry, entropy);
       }
-      const { code, message } = asPosternError(thrown);
-      const isFinal = thrown instanceof FumoRefusal || !transient.has(code);
-      if (isFinal || ++failures >= attempts) throw thrown;
-      brokeOff(received, message);
+      failures++;
+      const isOver =
+        retryFor === undefined
+          ? failures >= attempts
+          : idle >= retryFor || spent >= retryFor + furthest - begun;
+      if (isOver || isFinal(thrown)) throw thrown;
+      brokeOff(received, asPosternError(thrown).message);
       await pause(clock, delays.next().value, signal);
     }
   }
 }
+
+/** Whether another attempt at a download would end with the same error. */
+export const isFinal = (thrown: unknown): boolean =>
+  thrown instanceof FumoRefusal || !transient.has(asPosternError(thrown).code);
 
 /** The state of a download between its attempts. */
 class Receiver {
@@ -108,7 +151,7 @@ class Receiver {
   }
 
   async attempt(signal: AbortSignal): Promise<DownloadedFile> {
-    const { url, part, ca, clock, reserve } = this.#parts;
+    const { url, part, ca, retryFor, clock, reserve } = this.#parts;
     const from = this.received;
     this.#isJoined ||= from > 0;
     const { validator, total } = this.#version;
@@ -119,15 +162,19 @@ class Receiver {
     using connection = new Connection(signal);
     const found = await this.#parts.download({
       ...{ url, from: isUsable ? from : 0, validator, total, ca, clock },
+      ...(retryFor !== undefined && { pace: leastPace }),
       signal: connection.signal,
     });
     signal.throwIfAborted();
+    // A part that an earlier order left is of this version.
+    if (validator === undefined && found.validator !== undefined && part.received(url, found.validator) > 0) {
+      connection[Symbol.dispose]();
+      this.#keep(found);
+      return await this.attempt(signal);
+    }
     this.#isJoined = found.from > 0;
     reserve(found.total ?? 0, part.bytes, 0);
-    if (found.from === 0 || found.total !== total) {
-      this.#version = { validator: found.validator, total: found.total };
-      this.#parts.keep(this.#version);
-    }
+    if (found.from === 0 || found.total !== total) this.#keep(found);
     this.#parts.begun(found.from, found.total, found.anew);
     const file = await part.open(url, found.validator, found.from).catch(failed);
     try {
@@ -135,6 +182,11 @@ class Receiver {
     } finally {
       await file.close();
     }
+  }
+
+  #keep({ validator, total }: FileVersion): void {
+    this.#version = { validator, total };
+    this.#parts.keep(this.#version);
   }
 
   async #receive(
@@ -178,13 +230,13 @@ class Connection implements Disposable {
 }
 
 /** Writes a chunk at a position. Writes to flash may be slow. They are asynchronous, so devices are served meanwhile. */
-async function write(file: FileHandle, chunk: Uint8Array, position: number): Promise<void> {
+export async function write(file: FileHandle, chunk: Uint8Array, position: number): Promise<void> {
   for (let at = 0; at < chunk.length; )
     at += (await file.write(chunk, at, chunk.length - at, position + at)).bytesWritten;
 }
 
 /** @throws {PosternError} `full`, or `internal` when the file cannot be written otherwise */
-function failed(cause: unknown): never {
+export function failed(cause: unknown): never {
   if (isDiskFull(cause)) throw new PosternError('full', 'the disk is full', { cause });
   throw new PosternError('internal', `the file cannot be written: ${String(cause)}`, { cause });
 }

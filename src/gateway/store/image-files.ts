@@ -1,7 +1,5 @@
-import { createHash } from 'node:crypto';
 import {
   closeSync,
-  createReadStream,
   existsSync,
   fsyncSync,
   mkdtempSync,
@@ -19,6 +17,7 @@ import { BoundedMap } from '../../base/bounded-map.ts';
 import { isDiskFull } from '../../base/disk-room.ts';
 import { syncFolder, syncLargeFile } from '../../base/durable.ts';
 import { PosternError } from '../../base/errors.ts';
+import { fileDigest } from '../../base/file-digest.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 import { PartFile } from './part-file.ts';
@@ -83,11 +82,9 @@ export class ImageFiles implements Disposable {
     return sizeOf(this.path(name, hash));
   }
 
-  /** SHA-256 of a file in hexadecimal. It is read back from the disk, so write errors are found too. */
+  /** As `fileDigest`. */
   async hash(path: string): Promise<string> {
-    const hash = createHash('sha256');
-    for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
-    return hash.digest('hex');
+    return await fileDigest(path);
   }
 
   /** Gives a verified part its final name. The image survives a power cut when this resolves. */

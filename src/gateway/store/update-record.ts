@@ -15,6 +15,8 @@ export interface UpdateRecord {
   readonly validator?: string | undefined;
   /** Size of that version in bytes, if it is known. */
   readonly total?: number | undefined;
+  /** Whether the package is complete. It may wait for its maintenance window. */
+  readonly isDownloaded?: boolean;
   /** Slot that was written. This field and those below are set in the phase `trying`. */
   readonly slot?: 'A' | 'B';
   /** Version in that slot. */
@@ -75,6 +77,7 @@ const updateBody = v.looseObject({
   phase: v.picklist(['downloading', 'installing', 'trying']),
   validator: text,
   total: v.exactOptional(v.pipe(v.number(), v.integer(), v.minValue(0))),
+  isDownloaded: v.exactOptional(v.boolean()),
   slot: v.exactOptional(v.picklist(['A', 'B'])),
   version: text,
   wasConnected: v.exactOptional(v.boolean()),

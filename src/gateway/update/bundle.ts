@@ -1,6 +1,7 @@
-import { createHash, createPrivateKey, hash, sign, type X509Certificate } from 'node:crypto';
-import { closeSync, createReadStream, openSync, readSync } from 'node:fs';
+import { createPrivateKey, hash, sign, type X509Certificate } from 'node:crypto';
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import * as v from 'valibot';
+import { fileDigest } from '../../base/file-digest.ts';
 import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 import { type BundleTrust, checkSignatures } from './bundle-trust.ts';
 import type { RevocationList } from './revocation-list.ts';
@@ -90,15 +91,10 @@ export function readBundle(file: string, trust: BundleTrust): ReadBundle {
  * @throws {FumoRefusal} 402 when they differ from the manifest
  */
 export async function checkProgram(file: string, { manifest, from }: ReadBundle): Promise<void> {
-  const hash = createHash('sha256');
-  let size = 0;
-  for await (const chunk of createReadStream(file, { start: from })) {
-    size += (chunk as Buffer).length;
-    hash.update(chunk as Buffer);
-  }
+  const size = statSync(file).size - from;
   if (size !== manifest.size)
     throw new FumoRefusal(FumoResult.Corrupt, `the program has ${size} bytes instead of ${manifest.size}`);
-  if (hash.digest('hex') !== manifest.sha256)
+  if ((await fileDigest(file, from)) !== manifest.sha256)
     throw new FumoRefusal(FumoResult.Corrupt, 'the program has another digest than the manifest says');
 }
 

@@ -89,6 +89,9 @@ export function manifestOf(directory: string, slot: SlotName): SlotManifest | un
   }
 }
 
+/** Where the launcher writes why the program ended last. */
+export const diagnosisOf = (directory: string): string => join(directory, 'diagnosis');
+
 /** The boot state in a folder of slots. */
 export const bootStateOf = (directory: string): BootStateCopies =>
   new BootStateCopies([join(directory, 'state-1'), join(directory, 'state-2')]);
@@ -100,6 +103,8 @@ export class DirectorySlots implements SlotDriver {
   readonly current: SlotName;
   readonly compatible = directoryCompatible;
   readonly bundleFile: string;
+  readonly sources: readonly string[];
+  readonly diagnosis: string;
   readonly #boot: BootStateCopies;
   readonly #parts: DirectorySlotsParts;
 
@@ -109,6 +114,8 @@ export class DirectorySlots implements SlotDriver {
     makeFolder(parts.directory, { mode: 0o700 });
     this.#boot = bootStateOf(parts.directory);
     this.bundleFile = join(parts.directory, 'update.bundle');
+    this.diagnosis = diagnosisOf(parts.directory);
+    this.sources = [programOf(parts.directory, this.current)];
   }
 
   get version(): string {

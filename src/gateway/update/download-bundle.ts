@@ -10,8 +10,9 @@ import type { Events } from '../../base/events.ts';
 import { downloadResult, FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 import { imageScheme } from '../../mo/gw-image-inventory.ts';
 import type { download } from '../northbound/download.ts';
-import { downloadFile, type FileVersion } from '../northbound/file-download.ts';
+import { downloadFile, type FileVersion, isFinal } from '../northbound/file-download.ts';
 import { PartFile } from '../store/part-file.ts';
+import { downloadDelta } from './delta.ts';
 
 export interface BundleDownloadParts {
   /** Path where the bundle is stored. */
@@ -22,6 +23,10 @@ export interface BundleDownloadParts {
   readonly ca: string | undefined;
   /** Path of the file of an image in the Image Inventory; undefined when it is not ready. */
   readonly imageFile: (name: string) => string | undefined;
+  /** Files of the running version, as `SlotDriver.sources`. */
+  readonly sources: readonly string[];
+  /** Milliseconds without progress for which a download is tried again. */
+  readonly retryFor: number;
   readonly clock: Clock;
   readonly entropy: Entropy;
   readonly events: Events;
@@ -48,6 +53,8 @@ export class BundleDownload {
   readonly #part: PartFile;
   /** Progress of the last HTTP download since the start. */
   progress: DownloadProgress | undefined;
+  /** Why the download does not go on. */
+  trouble: string | undefined;
 
   constructor(parts: BundleDownloadParts) {
     this.#parts = parts;
@@ -78,7 +85,9 @@ export class BundleDownload {
         await this.#copyFrom(new URL(url).pathname);
         return false;
       }
-      const { path, isJoined } = await this.#load(url, version, keep, signal, misfit);
+      const { path, isJoined } =
+        (await this.#loadDelta(url, version, signal, misfit)) ??
+        (await this.#load(url, version, keep, signal, misfit));
       await this.#accept(path);
       return isJoined;
     } catch (thrown) {
@@ -86,15 +95,64 @@ export class BundleDownload {
       if (thrown instanceof FumoRefusal) throw thrown;
       throw new FumoRefusal(downloadResult(thrown), asPosternError(thrown).message, { cause: thrown });
     } finally {
+      this.trouble = undefined;
       this.#parts.disk.release(room);
     }
   }
 
+  /** Deletes the complete bundle. What was received of one stays, for the next download of the same version. */
+  dropComplete(): void {
+    rmSync(this.#parts.file, { force: true });
+    this.progress = undefined;
+  }
+
   /** Deletes the bundle, complete or partly downloaded. */
   drop(): void {
-    rmSync(this.#parts.file, { force: true });
+    this.dropComplete();
     this.#part.drop();
-    this.progress = undefined;
+  }
+
+  /** Downloads only what is new in a bundle. Returns undefined when it has to be downloaded as a whole. */
+  async #loadDelta(url: string, { validator }: FileVersion, signal: AbortSignal, misfit: string | undefined) {
+    const { events, sources } = this.#parts;
+    const isBegun = validator !== undefined && this.#part.received(url, validator) > 0;
+    if (isBegun || misfit !== undefined || !/^https?:/.test(url) || !URL.canParse(url)) return undefined;
+    try {
+      const path = await downloadDelta(
+        {
+          ...this.#common(url),
+          sources,
+          limit: limits.bytes,
+          reserve: (bytes, received) => this.#reserve(bytes, received, 0),
+          begun: (bytes, total) => events.emit('update.delta', { bytes, total }),
+        },
+        signal,
+      );
+      return { path, isJoined: true };
+    } catch (thrown) {
+      signal.throwIfAborted();
+      const { code, message } = asPosternError(thrown);
+      // The whole bundle would not come either.
+      if (!isFinal(thrown) || code === 'full') throw thrown;
+      if (code === 'notFound' || code === 'forbidden') return undefined;
+      this.#part.drop();
+      events.emit('update.delta-failed', { reason: message });
+      return undefined;
+    }
+  }
+
+  /** What all downloads have in common. */
+  #common(url: string) {
+    const { ca, download, retryFor, clock, entropy, events } = this.#parts;
+    return {
+      ...{ url, ca, download, part: this.#part, retryFor, clock, entropy },
+      wrote: (received: number, total: number | undefined) => this.#wrote(received, total),
+      brokeOff: (received: number, reason: string) => {
+        // It may fail for hours.
+        if (this.trouble !== reason) events.emit('update.download-broken', { reason, received });
+        this.trouble = reason;
+      },
+    };
   }
 
   async #load(
@@ -104,14 +162,13 @@ export class BundleDownload {
     signal: AbortSignal,
     misfit: string | undefined,
   ) {
-    const { ca, download, clock, entropy, events } = this.#parts;
+    const { events } = this.#parts;
     return await downloadFile(
       {
-        ...{ url, ca, download, part: this.#part, version, keep, clock, entropy },
+        ...this.#common(url),
+        ...{ version, keep },
         reserve: (bytes, received, next) => this.#reserve(bytes, received, credit(bytes, received, next)),
         begun: (from, total, reason = misfit) => events.emit('update.downloading', { from, total, reason }),
-        wrote: (received, total) => this.#wrote(received, total),
-        brokeOff: (received, reason) => events.emit('update.download-broken', { reason, received }),
       },
       signal,
     );
@@ -130,6 +187,7 @@ export class BundleDownload {
   #wrote(received: number, total: number | undefined): void {
     const before = this.progress?.received ?? 0;
     this.progress = { received, total };
+    this.trouble = undefined;
     const tenths = (bytes: number) => (total === undefined ? 0 : Math.floor((bytes * 10) / total));
     if (tenths(received) > tenths(before))
       this.#parts.events.emit('update.download-progress', { received, total });

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { type Clock, pause } from '../../base/clock.ts';
@@ -23,6 +23,7 @@ import { digestOf, type Manifest } from './bundle.ts';
 import {
   bootStateOf,
   configurationExitCode,
+  diagnosisOf,
   directoryCompatible,
   feedVariable,
   manifestOf,
@@ -135,6 +136,7 @@ export async function launch(parts: LauncherParts, signal: AbortSignal): Promise
     const begun = clock.now();
     const code = await runProgram(chosen, isTrial, parts, signal);
     if (signal.aborted) return;
+    tellCause(directory, code === restartExitCode ? 'ordered' : `slot ${chosen} ended with ${code}`);
     if (code === restartExitCode) continue;
     events.emit('slot.ended', { slot: chosen, code });
     if (isTrial) continue;
@@ -142,6 +144,17 @@ export async function launch(parts: LauncherParts, signal: AbortSignal): Promise
     if (code === configurationExitCode) boot.change({ starts: 0 });
     if (clock.now() - begun > retry.cap) delays = backoff(retry, entropy);
     await pause(clock, delays.next().value, signal).catch(() => {});
+  }
+}
+
+/** Tells the next program why the last one ended (`readDiagnosis`). */
+function tellCause(directory: string, cause: string): void {
+  try {
+    const folder = diagnosisOf(directory);
+    makeFolder(folder, { mode: 0o700 });
+    writeFileSync(join(folder, 'ResetCause'), cause);
+  } catch {
+    // A disk that takes no writes keeps no version from its start.
   }
 }
 

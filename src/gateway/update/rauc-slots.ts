@@ -7,10 +7,15 @@ import { type BootState, BootStateCopies, type SlotName } from './boot-state.ts'
 import type { BundleFacts, SlotDriver } from './slots.ts';
 
 export interface RaucSlotsParts {
+  /** As `SlotDriver.diagnosis`. */
+  readonly diagnosis: string;
   /** Folder of the image's agent: the pipe `ask` and the folder `answers`. */
   readonly agent: string;
-  /** Partitions of the two copies of the boot state. Only the agent writes them. */
-  readonly state: readonly [string, string];
+  /**
+   * Folder of the partitions: `state-1` and `state-2` with the copies of the boot state, and the images of the slots in `root-a`,
+   * `boot-a`, `root-b` and `boot-b`. Only the agent writes them. The gateway can read the images of the running slot.
+   */
+  readonly partitions: string;
   /** Path where a bundle is put before it is installed. A revocation list is put beside it. */
   readonly bundleFile: string;
   /** File in which the agent shows the revocation lists that are in force. */
@@ -43,6 +48,8 @@ export class RaucSlots implements SlotDriver {
   readonly version: string;
   readonly compatible: string;
   readonly bundleFile: string;
+  readonly sources: readonly string[];
+  readonly diagnosis: string;
   readonly #parts: RaucSlotsParts;
   /** Number of requests so far. */
   #asked = 0;
@@ -53,6 +60,7 @@ export class RaucSlots implements SlotDriver {
   constructor(parts: RaucSlotsParts) {
     this.#parts = parts;
     this.bundleFile = parts.bundleFile;
+    this.diagnosis = parts.diagnosis;
     const { version, board } = readRelease(parts.release);
     const slot = /\bpostern\.slot=([AB])\b/.exec(readText(parts.kernelArguments))?.[1];
     if (version === undefined || board === undefined || slot === undefined)
@@ -60,10 +68,15 @@ export class RaucSlots implements SlotDriver {
     this.version = version;
     this.compatible = `postern-${board}`;
     this.current = slot as SlotName;
+    this.sources = ['root', 'boot'].map((part) => this.#partition(`${part}-${slot.toLowerCase()}`));
   }
 
   state(): BootState {
-    return new BootStateCopies(this.#parts.state).read();
+    return new BootStateCopies([this.#partition('state-1'), this.#partition('state-2')]).read();
+  }
+
+  #partition(name: string): string {
+    return join(this.#parts.partitions, name);
   }
 
   async inspect(): Promise<BundleFacts> {

@@ -17,6 +17,10 @@ export interface SlotDriver {
   readonly compatible: string;
   /** Path where a bundle is put before it is installed. */
   readonly bundleFile: string;
+  /** Files with what is in the running slot. Their blocks of 4096 bytes may be in a bundle, too. */
+  readonly sources: readonly string[];
+  /** Folder with what became of the board before the last start, as `readDiagnosis`. */
+  readonly diagnosis: string;
   /** The boot state as it is now. */
   state(): BootState;
   /**

@@ -12,6 +12,7 @@ import type { UpdateRecord, UpdateRecords } from '../store/update-record.ts';
 import { lostSlot, otherSlot, versionNumber } from './boot-state.ts';
 import type { BundleDownload } from './download-bundle.ts';
 import { type HealthCheck, passHealthGate } from './health.ts';
+import { untilOpen } from './maintenance.ts';
 import type { BundleFacts, SlotDriver } from './slots.ts';
 
 export interface UpdaterParts {
@@ -21,6 +22,8 @@ export interface UpdaterParts {
   readonly bundle: BundleDownload;
   /** Whether a version older than the running one may be installed. */
   readonly allowOlder: boolean;
+  /** When the installation of an order of a DM server may begin, as `windowForm`; at any time when absent. */
+  readonly window: string | undefined;
   /** Number of starts within which a new slot must be found healthy. */
   readonly attempts: number;
   /** Milliseconds within which a start must become healthy. */
@@ -58,9 +61,11 @@ export interface UpdateStatus {
   readonly received: number | undefined;
   /** Size of the bundle in bytes. */
   readonly total: number | undefined;
+  /** The maintenance window (UTC) that the installation waits for. */
+  readonly window: string | undefined;
   /** FUMO result code of the last operation that ended since the start. */
   readonly result: number | undefined;
-  /** Why that operation failed. */
+  /** Why that operation failed, or why the download under way does not go on. */
   readonly reason: string | undefined;
 }
 
@@ -72,7 +77,8 @@ const recordOf = ({ operation, url, server, correlator }: UpdateOrder): UpdateRe
   url,
   ...(server !== undefined && { server }),
   ...(correlator !== undefined && { correlator }),
-  phase: operation === 'Update' ? 'installing' : 'downloading',
+  phase: 'downloading',
+  ...(operation === 'Update' && { isDownloaded: true }),
 });
 
 /**
@@ -84,6 +90,9 @@ const recordOf = ({ operation, url, server, correlator }: UpdateOrder): UpdateRe
 export class Updater implements AsyncDisposable {
   readonly #parts: UpdaterParts;
   readonly #stop = new AbortController();
+  /** Aborted when the operation under way is cancelled. */
+  #cancel = new AbortController();
+  #isWaiting = false;
   /** Why the inventory is not that of the version before. It is compared once, before devices can come or leave. */
   readonly #missing: string | undefined;
   #running: Promise<void> | undefined;
@@ -121,15 +130,26 @@ export class Updater implements AsyncDisposable {
     this.#parts.records.put(recordOf(order));
   }
 
+  /**
+   * Returns what cancels the operation under way.
+   * @throws {PosternError} `conflict` when there is none, or its installation has begun
+   */
+  cancel(): () => void {
+    const control = this.#cancel;
+    if (!this.#running || this.#parts.records.get()?.phase !== 'downloading')
+      throw new PosternError('conflict', 'no update is under way, or its installation has begun');
+    return () => control.abort(new FumoRefusal(FumoResult.Cancelled, 'the update was cancelled'));
+  }
+
   /** Begins to work on a stored operation. */
   launch(order: UpdateOrder): void {
-    if (order.operation !== 'Update') this.#parts.bundle.drop();
+    if (order.operation !== 'Update') this.#parts.bundle.dropComplete();
     this.#last = undefined;
     this.#run(() => this.#advance(recordOf(order)));
   }
 
   status(): UpdateStatus {
-    const { slots, branch, bundle } = this.#parts;
+    const { slots, branch, bundle, window } = this.#parts;
     const { good, trying } = slots.state();
     return {
       slot: slots.current,
@@ -139,8 +159,9 @@ export class Updater implements AsyncDisposable {
       state: branch.state,
       received: bundle.progress?.received,
       total: bundle.progress?.total,
+      window: this.#isWaiting ? window : undefined,
       result: this.#last?.result,
-      reason: this.#last?.reason,
+      reason: this.#last?.reason ?? bundle.trouble,
     };
   }
 
@@ -204,9 +225,13 @@ export class Updater implements AsyncDisposable {
   /** Downloads and installs, as the operation and its phase require. */
   async #advance(begun: UpdateRecord): Promise<void> {
     let record = begun;
+    this.#cancel = new AbortController();
+    const signal = AbortSignal.any([this.#stop.signal, this.#cancel.signal]);
     try {
-      if (record.phase === 'downloading') await this.#download(record);
+      if (!record.isDownloaded) record = await this.#download(record, signal);
       if (record.operation !== 'Download') {
+        if (record.server !== undefined) await this.#waitForWindow(signal);
+        signal.throwIfAborted();
         record = { ...record, phase: 'installing' };
         await this.#install(record);
         return;
@@ -222,10 +247,29 @@ export class Updater implements AsyncDisposable {
     await this.#end(record, FumoResult.Ok);
   }
 
-  /** Downloads the bundle and checks that it may be installed here. */
-  async #download(record: UpdateRecord): Promise<void> {
+  /** Resolves in the maintenance window. The clock may be set meanwhile, so it is read each minute. */
+  async #waitForWindow(signal: AbortSignal): Promise<void> {
+    const { window, branch, clock, events } = this.#parts;
+    if (window === undefined) return;
+    try {
+      for (;;) {
+        const left = untilOpen(window, clock.wall());
+        if (left === 0) return;
+        if (!this.#isWaiting) {
+          branch.state = FumoState.Ready;
+          events.emit('update.waiting', { window });
+        }
+        this.#isWaiting = true;
+        await pause(clock, Math.min(left, 60_000), signal);
+      }
+    } finally {
+      this.#isWaiting = false;
+    }
+  }
+
+  /** Downloads the bundle and checks that it may be installed here. Returns the record of that. */
+  async #download(record: UpdateRecord, signal: AbortSignal): Promise<UpdateRecord> {
     const { bundle, branch, records, events } = this.#parts;
-    const { signal } = this.#stop;
     branch.state = FumoState.Downloading;
     const keep = (version: FileVersion) => records.put({ ...record, ...version });
     try {
@@ -239,11 +283,15 @@ export class Updater implements AsyncDisposable {
         await this.#check();
       });
     } catch (thrown) {
-      if (!signal.aborted) bundle.drop();
+      // The stop of the gateway and the failure of a server may pass.
+      if (!this.#stop.signal.aborted && !mayPass(thrown)) bundle.drop();
       throw thrown;
     }
+    const downloaded = { ...record, isDownloaded: true };
+    records.put(downloaded);
     branch.state = FumoState.Downloaded;
     events.emit('update.downloaded', { from: publicUrl(record.url).slice(0, 200) });
+    return downloaded;
   }
 
   /**
@@ -387,9 +435,14 @@ const probeInterval = 5000;
 /** Results of a check that can come from parts that do not fit together. */
 const downloadDamage: ReadonlySet<number> = new Set([FumoResult.Corrupt, FumoResult.NotValidated]);
 
+/** Whether a download failed because of a server that may be there later. What was received is kept. */
+const mayPass = (thrown: unknown): boolean =>
+  thrown instanceof FumoRefusal &&
+  (thrown.result === FumoResult.ServerUnavailable || thrown.result === FumoResult.NetworkFailed);
+
 /** The FUMO state after an operation. */
 function stateAfter({ operation, phase }: UpdateRecord, result: number, hasData: boolean): number {
-  if (result !== FumoResult.Ok && phase === 'downloading') return FumoState.DownloadFailed;
+  if (result !== FumoResult.Ok && phase === 'downloading' && !hasData) return FumoState.DownloadFailed;
   if (operation === 'Download') return FumoState.Downloaded;
   if (result === FumoResult.Ok) return hasData ? FumoState.DoneWithData : FumoState.DoneWithoutData;
   return hasData ? FumoState.FailedWithData : FumoState.FailedWithoutData;

@@ -34,7 +34,8 @@ function image(t: TestContext, answers?: string, release = 'version=1.2.3\nboard
   const slots = () =>
     new RaucSlots({
       agent,
-      state: [join(folder, '1'), join(folder, '2')],
+      partitions: folder,
+      diagnosis: folder,
       bundleFile: join(folder, 'bundle'),
       lists: join(folder, 'revoked.pem'),
       release: join(folder, 'release'),

@@ -1,115 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, type TestContext, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { type Database, transaction } from '../../../src/base/database.ts';
-import { DiskRoom } from '../../../src/base/disk-room.ts';
-import { seededEntropy } from '../../../src/base/entropy.ts';
-import { openDatabase } from '../../../src/base/open-database.ts';
-import { Nodes } from '../../../src/dm/stored-nodes.ts';
-import { download } from '../../../src/gateway/northbound/download.ts';
-import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
+import { transaction } from '../../../src/base/database.ts';
 import { type UpdateRecord, UpdateRecords } from '../../../src/gateway/store/update-record.ts';
-import {
-  BootStateCopies,
-  keptState,
-  otherSlot,
-  type SlotName,
-} from '../../../src/gateway/update/boot-state.ts';
-import { BundleDownload } from '../../../src/gateway/update/download-bundle.ts';
-import { Updater, type UpdaterParts } from '../../../src/gateway/update/updater.ts';
-import { FirmwareBranch } from '../../../src/mo/firmware-branch.ts';
 import { FumoRefusal } from '../../../src/mo/fumo.ts';
-import { HastyRecorder } from '../modes/image-rig.ts';
 import { FailingDisk } from '../store/failing-disk.ts';
-
-interface Settings {
-  readonly slot?: SlotName;
-  readonly devices?: readonly string[];
-  readonly more?: Partial<UpdaterParts>;
-  readonly install?: () => Promise<void>;
-  readonly restart?: () => void;
-}
-
-/** A machine with two slots: its folder, its state, and the gateways that run there one after the other. */
-function machine(t: TestContext) {
-  const folder = mkdtempSync(join(tmpdir(), 'postern-trial-'));
-  const database = openDatabase(join(folder, 'state.db'), gatewaySchema);
-  t.after(async () => {
-    await database.close();
-    rmSync(folder, { recursive: true });
-  });
-  return { folder, database, boot: new BootStateCopies([join(folder, '1'), join(folder, '2')]) };
-}
-
-/** A gateway that starts from a slot of the machine. */
-function gateway({ folder, database, boot }: ReturnType<typeof machine>, settings: Settings = {}) {
-  const { slot = 'A', devices = ['d1', 'd2'] } = settings;
-  const events = new HastyRecorder();
-  const { clock } = events;
-  const calls: string[] = [];
-  const ended: { result: number; record: UpdateRecord }[] = [];
-  const lost: (string | undefined)[] = [];
-  const present = [...devices];
-  const bundleFile = join(folder, 'update.bundle');
-  const parts = { clock, entropy: seededEntropy(1), events };
-  const branch = new FirmwareBranch({
-    nodes: new Nodes(database as Database),
-    clock,
-    runner: {
-      admit: (order) => updater.admit(order),
-      record: (order) => updater.record(order),
-      launch: (order) => updater.launch(order),
-    },
-  });
-  const updater: Updater = new Updater({
-    slots: {
-      ...{ current: slot, version: slot === 'A' ? '1.0.0' : '1.1.0', compatible: 'test', bundleFile },
-      state: () => boot.read(),
-      inspect: async () => ({ compatible: 'test', version: '1.1.0' }),
-      install: async () => {
-        calls.push('install');
-        boot.change({ good: slot, trying: undefined, left: 0 });
-        await settings.install?.();
-      },
-      try: async (left) => void boot.change({ trying: otherSlot(slot), left, failed: undefined }),
-      keep: async () => void boot.change(keptState(boot.read(), slot)),
-      lists: () => '',
-      revoke: async () => {},
-      restart: () => {
-        calls.push('restart');
-        settings.restart?.();
-      },
-    },
-    records: new UpdateRecords(database),
-    branch,
-    bundle: new BundleDownload({
-      ...parts,
-      ...{ file: bundleFile, disk: new DiskRoom(0), download, ca: undefined, imageFile: () => undefined },
-    }),
-    ...{ allowOlder: false, attempts: 2, healthDeadline: 10_000 },
-    probe: () => undefined,
-    isConnected: () => true,
-    isServed: () => true,
-    devices: () => present,
-    ended: (record, result) => void ended.push({ result, record }),
-    lost: (slot) => void lost.push(slot),
-    settledWell: () => {},
-    ...parts,
-    ...settings.more,
-  });
-  return { updater, branch, events, clock, calls, ended, lost, present };
-}
-
-/** Lets time pass until something holds. */
-async function until(made: ReturnType<typeof gateway>, holds: () => boolean): Promise<void> {
-  for (let look = 0; !holds(); look++) {
-    await turn();
-    if (look % 10 === 9) made.clock.advance(1000);
-  }
-}
+import { gateway, machine, type Settings, until } from './trial-rig.ts';
 
 /** Installs a bundle in slot B, and restarts into it. */
 async function installed(made: ReturnType<typeof machine>, settings: Settings = {}) {

@@ -5,6 +5,7 @@ import { describe, type TestContext, test } from 'node:test';
 import { bootStateOf, programOf } from '../../../src/gateway/update/directory-slots.ts';
 import { FumoState } from '../../../src/mo/fumo.ts';
 import { fileServer } from '../../journeys/file-server.ts';
+import { type Answer, lyingServer } from '../../journeys/lying-server.ts';
 import { Site } from '../../journeys/site.ts';
 import { startAedes } from '../../peers/brokers.ts';
 import { crashing, deaf, device, Launched, versioned } from './launched.ts';
@@ -90,7 +91,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
       `a version that ${what} is given up after its attempts, and the server gets result 410`,
       limit,
       async (t) => {
-        const { site, launched, order, told, state } = await scene(t);
+        const { site, launched, order, told, state, headend } = await scene(t);
         const { port } = await launched.says('gateway.started');
         const phone = site.device(device, { coapPort: Number(port) }, { factory: true });
         await phone.start();
@@ -106,6 +107,8 @@ describe('a gateway that updates itself, with slots that are directories', { tim
           launched.lines.filter(({ event, slot }) => event === 'slot.starting' && slot === 'B').length,
           starts,
         );
+        const [cause] = await headend.manage('gw-1', [{ name: 'Get', uri: './GwDiagnostics/ResetCause' }]);
+        assert.equal(cause?.results[0]?.data, fault === crashing ? 'slot B ended with 3' : 'ordered');
         const { code, said } = await launched.cli('devices');
         assert.equal(code, 0);
         assert.match(said, new RegExp(device), 'the device is attached as before');
@@ -247,6 +250,40 @@ describe('a gateway that updates itself, with slots that are directories', { tim
     assert.equal(gaveUp.reason, 'the broker is not reached');
     await launched.says('update.failed', { result: 410 }, from);
     assert.equal(launched.boot.good, 'B');
+  });
+
+  test('an update is cancelled by the DM server, and by the command line', limit, async (t) => {
+    const bundle = ours.sign(versioned(), { version: '1.0.0' });
+    const stalls: Answer = (_, response) => {
+      response.writeHead(200, { etag: '"v1"', 'content-length': bundle.length });
+      response.write(bundle.subarray(0, 300_000));
+    };
+    const files = await lyingServer(stalls);
+    t.after(() => files[Symbol.asyncDispose]());
+    const { launched, order, told, headend } = await scene(t);
+    const cancel = { name: 'Exec', uri: './FwUpdate/Ext/Cancel' } as const;
+    assert.deepEqual(
+      (await headend.manage('gw-1', [cancel])).map(({ status }) => status),
+      [409],
+    );
+    await order(files.url, 'c');
+    await launched.says('update.download-progress');
+    const [cancelled, slots] = await headend.manage('gw-1', [
+      cancel,
+      { name: 'Get', uri: './GwDiagnostics/Slots' },
+    ]);
+    assert.equal(cancelled?.status, 200);
+    assert.equal(JSON.parse(String(slots?.results[0]?.data)).slot, 'A');
+    assert.equal(await told('c'), 401);
+    const from = launched.lines.length;
+    const install = launched.cli('update', 'install', files.url);
+    await launched.says('update.download-progress', {}, from);
+    assert.deepEqual(await launched.cli('update', 'cancel'), { code: 0, said: 'cancelled\n' });
+    assert.match((await install).said, /refused with 401: the update was cancelled/);
+    const again = await launched.cli('update', 'cancel');
+    assert.equal(again.code, 1);
+    const status = await launched.cli('status', '--json');
+    assert.deepEqual(JSON.parse(status.said).diagnosis.ResetCause, '');
   });
 
   test('a gateway that is killed during a download continues it after its restart', limit, async (t) => {
