@@ -7,6 +7,7 @@ import {
   mkdirSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -285,6 +286,43 @@ describe('whom the agent of the board believes', { skip: skipAgent, timeout: 300
     board.trust('old-keyring', pem('ours'));
     await assert.rejects(install(board, 'ours'), refused(/certificate/));
   });
+
+  test(
+    'whom a healthy version believes is kept for the recovery system, until another one believes others',
+    limit,
+    async () => {
+      await using board = await agent({ release: 'old-until=2000000000\n' });
+      const kept = (name: string) => join(board.folder, 'data/root/trust', name);
+      const keep = async () => {
+        assert.equal(await board.ask('keep'), 'done');
+        // The agent answers the next request when it has done all of this one.
+        await board.ask('try', '0');
+      };
+      for (const name of ['old-keyring', 'second-keyring'] as const) board.trust(name, pem('next'));
+      // What a power cut has left.
+      mkdirSync(kept('../trust.new'), { recursive: true });
+      await keep();
+      for (const [name, authority] of [
+        ['keyring', 'ours'],
+        ['old-keyring', 'next'],
+        ['second-keyring', 'next'],
+      ] as const)
+        assert.equal(readFileSync(kept(`${name}.pem`), 'utf8'), pem(authority));
+      assert.match(readFileSync(kept('postern-release'), 'utf8'), /^old-until=2000000000$/m);
+      const { ino } = statSync(kept('.'));
+      await keep();
+      assert.equal(statSync(kept('.')).ino, ino, 'nothing is written when nothing has changed');
+      board.trust('keyring', pem('next'));
+      for (const name of ['old-keyring', 'second-keyring'])
+        rmSync(join(board.folder, 'etc/rauc', `${name}.pem`));
+      await keep();
+      assert.equal(readFileSync(kept('keyring.pem'), 'utf8'), pem('next'));
+      assert.deepEqual(
+        [existsSync(kept('second-keyring.pem')), existsSync(kept('old-keyring.pem'))],
+        [false, false],
+      );
+    },
+  );
 
   describe('two signers', () => {
     const purpose = 'emailProtection,codeSigning';

@@ -1,13 +1,16 @@
 // The recovery system on an emulated board, the long form: both slots are lost, and the board gets a bundle by itself.
 import assert from 'node:assert/strict';
-import { copyFileSync } from 'node:fs';
+import { copyFileSync, cpSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
-import type { BuiltImage } from '../../firmware-image/recipe/image.ts';
-import { makeDevelopmentKeys } from '../../firmware-image/recipe/keys.ts';
+import { qemu } from '../../firmware-image/boards/qemu.ts';
+import { makeBundle } from '../../firmware-image/recipe/bundle.ts';
+import { type BuiltImage, boardKind } from '../../firmware-image/recipe/image.ts';
+import { makeDevelopmentKeys, signingKeys } from '../../firmware-image/recipe/keys.ts';
 import { mebibyte, startOf } from '../../firmware-image/recipe/layout.ts';
 import { output } from '../../firmware-image/recipe/tools.ts';
 import { versionNumber } from '../../src/gateway/update/boot-state.ts';
+import { certify, revocationList } from './agent-rig.ts';
 import { patience } from './board.ts';
 import { copyWithin, flip, zero, zeroData } from './disk.ts';
 import { Field } from './field.ts';
@@ -16,25 +19,63 @@ import { buildFor, versions } from './images.ts';
 const limit = { timeout: 900_000 };
 const devices = ['urn:dev:ops:1'] as const;
 
+/** Keys in a folder of their own, made anew: of an authority, a signer and a second signer. The boot key is the usual one. */
+function keysOf(name: string) {
+  const keys = { folder: join(output, name), areForDevelopment: true };
+  rmSync(keys.folder, { recursive: true, force: true });
+  makeDevelopmentKeys(keys.folder);
+  for (const end of ['crt', 'key']) {
+    copyFileSync(join(signingKeys(undefined).folder, `boot.${end}`), join(keys.folder, `boot.${end}`));
+    // The second authority is another one.
+    copyFileSync(join(signingKeys(undefined).folder, `ca.${end}`), join(keys.folder, `second-ca.${end}`));
+  }
+  certify(keys.folder, 'second', { name: 'second', ...signer }, 'second-ca');
+  return keys;
+}
+const signer = { purpose: 'emailProtection,codeSigning', from: -1, until: 3650 } as const;
+
 describe('a board that has lost both slots', {
   skip: process.env.POSTERN_FIRMWARE !== 'long',
   timeout: 3_600_000,
 }, () => {
   let first: BuiltImage;
   let next: BuiltImage;
-  let older: BuiltImage;
-  let foreign: BuiltImage;
-  let corrupt: string;
+  /** Bundles with the images of `next`, by what is wrong with them. */
+  const wrong: Record<string, string> = {};
+  const bundleBy = (name: string, keys: typeof ours, version: string = versions.next, build?: string) => {
+    const file = join(output, `recovery-${name}.raucb`);
+    makeBundle(join(output, 'recovery-work'), file, {
+      kind: boardKind({ board: qemu, keys, isDeveloperImage: false }),
+      version,
+      description: name,
+      fit: next.fit,
+      root: next.rootImage,
+      date: 1_700_000_000,
+      keys,
+      ...(build !== undefined && { build }),
+    });
+    wrong[name] = file;
+  };
+  let ours: ReturnType<typeof keysOf>;
   before(async () => {
-    first = await buildFor('first', versions.first, { withDisk: true });
-    next = await buildFor('next', versions.next);
-    older = await buildFor('older', '0.9.0');
-    const keys = { folder: join(output, 'foreign-keys'), areForDevelopment: true };
-    makeDevelopmentKeys(keys.folder);
-    foreign = await buildFor('foreign', versions.next, { keys });
-    corrupt = join(output, 'corrupt.raucb');
+    ours = keysOf('recovery-keys');
+    const stolen = { folder: join(output, 'recovery-stolen-keys'), areForDevelopment: true };
+    rmSync(stolen.folder, { recursive: true, force: true });
+    cpSync(ours.folder, stolen.folder, { recursive: true });
+    certify(stolen.folder, 'update', { name: 'stolen', ...signer });
+    // The board is flashed with a list, which the agent keeps with the data.
+    const revoked = [join(stolen.folder, 'update.crt')];
+    writeFileSync(join(ours.folder, 'update.crl'), revocationList(ours.folder, 1, revoked));
+    first = await buildFor('recovery-first', versions.first, { withDisk: true, keys: ours });
+    next = await buildFor('recovery-next', versions.next, { keys: ours });
+    bundleBy('older', ours, '0.9.0');
+    bundleBy('foreign', keysOf('foreign-keys'));
+    bundleBy('stolen', stolen);
+    bundleBy('alone', ours, versions.next, 'none');
+    const corrupt = join(output, 'recovery-corrupt.raucb');
     copyFileSync(next.bundle, corrupt);
     flip(corrupt, 20 * mebibyte);
+    wrong.corrupt = corrupt;
   });
 
   /** A board that has run, with one device, and is switched off. Its recovery fetches the file `recovery` of the update server. */
@@ -86,15 +127,17 @@ describe('a board that has lost both slots', {
   );
 
   for (const [what, file, said] of [
-    ['of another authority', () => foreign.bundle, /recovery: refused/],
-    ['that is older', () => older.bundle, /recovery: refused: 0\.9\.0 is older/],
-    ['that is damaged', () => corrupt, /recovery: (refused|slot . cannot be written)/],
+    ['of another authority', 'foreign', /recovery: refused/],
+    ['by a signer that was revoked', 'stolen', /recovery: refused: .*revoked/],
+    ['without the second signature', 'alone', /recovery: refused: the second signature is missing or wrong/],
+    ['that is older', 'older', /recovery: refused: 0\.9\.0 is older/],
+    ['that is damaged', 'corrupt', /recovery: (refused|slot . cannot be written)/],
   ] as const)
     test(
       `a bundle ${what} is not started, and a good one is taken as soon as it is there`,
       limit,
       async () => {
-        await using field = await lost(file());
+        await using field = await lost(wrong[file]!);
         const { board } = field;
         for (const part of ['boot-a', 'boot-b'] as const)
           zero(board.disk, startOf(part) * mebibyte, mebibyte);
