@@ -13,6 +13,7 @@ import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
 import { confiningLauncher } from './confinement.ts';
 import type { TrustFiles } from './keys.ts';
+import { licenceArchive } from './licences.ts';
 import { type ArmNode, nodePackage } from './node.ts';
 import { type ImagePart, type PartName, pluginsOf } from './parts.ts';
 import { makeSnapshot } from './snapshot.ts';
@@ -183,7 +184,13 @@ export interface VerityRoot {
  * Files that change from one version of the gateway to the next. They come last in the squashfs. Packed files have no gaps between
  * them, so all that follows a changed file moves, and is new to a board that downloads an update by blocks.
  */
-const changing = ['etc/postern-release', 'usr/share/postern/sbom.json', 'usr/lib/postern/postern.snapshot'];
+const changing = [
+  'etc/postern-release',
+  'usr/share/postern/sbom.json',
+  // It has the date of the build in it.
+  licenceArchive,
+  'usr/lib/postern/postern.snapshot',
+];
 
 /**
  * Packs a tree as squashfs and appends the hash tree of dm-verity. The same tree gives the same bytes.
