@@ -11,6 +11,7 @@ const pageBlocks: Readonly<Record<string, readonly string[]>> = {
   'docs/performance.md': [
     'coap',
     'dtls',
+    'storm',
     'codecs',
     'gateway',
     'against',

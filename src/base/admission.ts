@@ -70,8 +70,14 @@ const proofRefund = 5;
  * account could make all of its network known in place of the addresses of others, and raise the limit of strangers.
  */
 export const partyProofs: Rate = rate(1 / 60, 8);
-/** Most addresses, prefixes and parties with a token bucket. An entry has about 200 bytes. */
-export const admissionTable = { addresses: 8192, prefixes: 2048, known: 16_384, parties: 16_384 } as const;
+/** Most addresses, prefixes, parties and proven peers with a token bucket. An entry has about 200 bytes. */
+export const admissionTable = {
+  addresses: 8192,
+  prefixes: 2048,
+  known: 16_384,
+  parties: 16_384,
+  proven: 32_768,
+} as const;
 /** Milliseconds between two events about datagrams that were not admitted. */
 const tellEvery = 60_000;
 
@@ -114,6 +120,7 @@ export class Admission {
   readonly #prefixes: TokenBuckets;
   readonly #knownAddresses: TokenBuckets;
   readonly #parties: TokenBuckets;
+  readonly #proven: TokenBuckets;
   readonly #multicastAddresses: TokenBuckets;
   readonly #multicastPrefixes: TokenBuckets;
   readonly #newcomers: TokenBucket;
@@ -139,6 +146,7 @@ export class Admission {
     this.#addresses = new TokenBuckets(this.limits.address, addresses);
     this.#prefixes = new TokenBuckets(this.limits.prefix, prefixes);
     this.#knownAddresses = new TokenBuckets(this.limits.known, addresses);
+    this.#proven = new TokenBuckets(this.limits.proven, admissionTable.proven);
     this.#multicastAddresses = new TokenBuckets(this.limits.multicast, addresses);
     this.#multicastPrefixes = new TokenBuckets(this.limits.multicastPrefix, prefixes);
     const total = (of: Rate) => new TokenBucket(of, clock.now());
@@ -160,6 +168,7 @@ export class Admission {
       known: this.#known.size,
       knownAddresses: this.#knownAddresses.size,
       parties: this.#parties.size,
+      proven: this.#proven.size,
       multicastAddresses: this.#multicastAddresses.size,
       multicastPrefixes: this.#multicastPrefixes.size,
       refused: this.#refusedInAll,
@@ -183,11 +192,11 @@ export class Admission {
 
   /**
    * To be called when a device has proved itself at a new address and port.
-   * @param party its name
+   * @param party its name; undefined for its first proof, which counts without a bucket: most devices have no other
    */
-  proved(address: string, party: string): void {
+  proved(address: string, party: string | undefined): void {
     const now = this.#clock.now();
-    const counts = this.#parties.of(party, now).take(partyProofs, now);
+    const counts = party === undefined || this.#parties.of(party, now).take(partyProofs, now);
     if (counts || this.#known.has(address)) this.know(address);
     if (!counts) return;
     const { known, allKnown, prefix, newcomers } = this.limits;
@@ -197,17 +206,13 @@ export class Admission {
     this.#newcomers.give(proofRefund, newcomers, now);
   }
 
-  /** A bucket for the datagrams of one proven address and port. */
-  provenBucket(): TokenBucket {
-    return new TokenBucket(this.limits.proven, this.#clock.now());
-  }
-
-  /** Whether a datagram of a proven peer is admitted. `bucket` is the peer's, of `provenBucket`. */
-  admitsProven(bucket: TokenBucket, address: string): boolean {
+  /** Whether a datagram of a proven peer is admitted. `key` is that of its `Remote`. */
+  admitsProven(key: string, address: string): boolean {
     const now = this.#clock.now();
     const { proven, allProven } = this.limits;
     return (
-      (bucket.take(proven, now) && this.#allProven.take(allProven, now)) || this.#refuse('proven', address)
+      (this.#proven.of(key, now).take(proven, now) && this.#allProven.take(allProven, now)) ||
+      this.#refuse('proven', address)
     );
   }
 

@@ -250,7 +250,7 @@ export const eventTable = {
   'registration.duplicate': warn.byPeer<'device' | 'peer'>(),
   'registration.not-attached': warn.byPeer<'device' | 'reason'>(),
   'registration.proven': info.byPeer<'device', 'manufacturer' | 'model' | 'firmware' | 'deviceType'>(),
-  'registration.refused': warn.byPeer<'device' | 'peer'>(),
+  'registration.refused': warn.byPeer<'device' | 'peer' | 'reason'>(),
   'registration.silent-device': warn.byPeer<'device' | 'reason'>(),
   'registration.taken': info.byPeer<'device' | 'peer' | 'version'>(),
 

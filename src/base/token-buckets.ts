@@ -41,12 +41,16 @@ export class TokenBucket {
 }
 
 /**
- * Token buckets by name, in two generations: when the younger one is full, it becomes the older one, and what was not used since
- * is forgotten. A forgotten bucket is full when it comes back. A flood of names so costs the same for each name, whatever the limit.
+ * Token buckets by name, in two generations: when the younger one has half of all, or is as old as a bucket takes to fill, it becomes
+ * the older one, and what was not used since is forgotten. A forgotten bucket is full when it comes back. A flood of names so costs
+ * the same for each name, whatever the limit, and who is silent takes no memory.
  */
 export class TokenBuckets {
   readonly rate: Rate;
   readonly #half: number;
+  /** Milliseconds in which an empty bucket fills. */
+  readonly #fill: number;
+  #since = Number.NEGATIVE_INFINITY;
   #younger = new Map<string, TokenBucket>();
   #older = new Map<string, TokenBucket>();
 
@@ -54,6 +58,7 @@ export class TokenBuckets {
   constructor(rate: Rate, limit: number) {
     this.rate = rate;
     this.#half = Math.ceil(limit / 2);
+    this.#fill = (1000 * rate.burst) / rate.rate;
   }
 
   get size(): number {
@@ -62,15 +67,19 @@ export class TokenBuckets {
 
   /** The bucket of a name, for use at once. */
   of(name: string, now: Monotonic): TokenBucket {
+    if (now - this.#since > this.#fill) this.#age(now);
     const known = this.#younger.get(name);
     if (known) return known;
     const bucket = this.#older.get(name) ?? new TokenBucket(this.rate, now);
     this.#older.delete(name);
-    if (this.#younger.size >= this.#half) {
-      this.#older = this.#younger;
-      this.#younger = new Map();
-    }
+    if (this.#younger.size >= this.#half) this.#age(now);
     this.#younger.set(name, bucket);
     return bucket;
+  }
+
+  #age(now: Monotonic): void {
+    this.#older = this.#younger;
+    this.#younger = new Map();
+    this.#since = now;
   }
 }

@@ -15,7 +15,7 @@ import {
   ObjectId,
   ServerResource,
 } from '../wire/lwm2m/objects.ts';
-import { type Path, parsePath, pathText } from '../wire/lwm2m/path.ts';
+import { isBelow, type Path, parsePath, pathText } from '../wire/lwm2m/path.ts';
 import { instancesIn } from '../wire/lwm2m/tlv.ts';
 import { halfway, untilAttached, untilMoved } from './attachment.ts';
 import { ClientKeys, serverAccount } from './client-keys.ts';
@@ -34,6 +34,8 @@ const discoveryTimeout = 6000;
 const temperature = 3303;
 /** IPSO's object Light Control. */
 const light = 3311;
+/** Objects of the accounts of servers. */
+const accountObjects: readonly number[] = [ObjectId.Security, ObjectId.Server, ObjectId.Oscore];
 
 /**
  * The reference End Device as an LwM2M client, a thermometer with a lamp. It discovers its gateway, gets an account for
@@ -221,7 +223,7 @@ export class LwM2mDevice implements AsyncDisposable {
   /** Asks for a bootstrap (LwM2M core 1.1, section 6.1). Returns the address of the server, `coap://host:port`. */
   async #becomeBootstrapped(base: string): Promise<string> {
     this.#finished = Promise.withResolvers<void>();
-    const restore = this.#objects.saved([ObjectId.Security, ObjectId.Server, ObjectId.Oscore]);
+    const restore = this.#objects.saved(accountObjects);
     try {
       await this.#awaitBootstrap(base, this.#finished.promise);
       if (!serverAccount(this.#objects)) throw new PosternError('malformed', 'the bootstrap names no server');
@@ -291,9 +293,9 @@ export class LwM2mDevice implements AsyncDisposable {
       case 'PUT':
         return this.#write(path, payload, contentFormat);
       case 'DELETE':
-        if (path.length > 0) this.#objects.delete(path);
+        if (path.length > 0 && !accountObjects.includes(path[0]!)) this.#objects.delete(path);
         else if (!this.#finished) return { code: '4.05' };
-        else this.#forgetAccounts();
+        else this.#forgetAccounts(path);
         return { code: '2.02' };
       case 'POST':
         return this.#post(path, payload, contentFormat);
@@ -302,25 +304,33 @@ export class LwM2mDevice implements AsyncDisposable {
     }
   }
 
-  /** A bootstrap deletes all accounts but that for the bootstrap server itself (LwM2M core 1.1, section 6.1.7.3). */
-  #forgetAccounts(): void {
-    this.#objects.forget([ObjectId.Server]);
-    this.#objects.forget([ObjectId.Oscore]);
-    for (const path of this.#objects.instances(ObjectId.Security))
-      if (this.#objects.value(...path, 1) !== true) this.#objects.forget(path);
+  /** A bootstrap deletes all accounts at a path but that for the bootstrap server itself (LwM2M core 1.1, section 6.1.7.5). */
+  #forgetAccounts(at: Path): void {
+    for (const path of this.#accounts)
+      if (isBelow(path, at) && this.#objects.value(...path, 1) !== true) this.#objects.forget(path);
   }
 
-  /** Answer to a Bootstrap-Discover (section 6.1.7.4): the account for the bootstrap server is the one without `ssid`. */
+  get #accounts(): readonly Path[] {
+    return accountObjects.flatMap((object) => this.#objects.instances(object));
+  }
+
+  /**
+   * Answer to a Bootstrap-Discover (section 6.1.7.3): the account for the bootstrap server is the one without `ssid`. A security
+   * context belongs to the account that links to it.
+   */
   #accountLinks(): readonly Link[] {
-    return [ObjectId.Security, ObjectId.Server, ObjectId.Oscore].flatMap((object) =>
-      this.#objects.instances(object).map((path) => {
-        const ssid =
-          object === ObjectId.Oscore
-            ? undefined
-            : this.#objects.value(...path, object === ObjectId.Security ? 10 : 0);
-        return { target: pathText(path), attributes: ssid === undefined ? {} : { ssid: String(ssid) } };
-      }),
-    );
+    const at = (path: Path, resource: number) => this.#objects.value(...path, resource);
+    const ssidOf = (path: Path): unknown => {
+      if (path[0] === ObjectId.Server) return at(path, 0);
+      const linked = this.#objects
+        .instances(ObjectId.Security)
+        .find((each) => String(at(each, 17) ?? '') === path.join(':'));
+      return at(linked ?? path, 10);
+    };
+    return this.#accounts.map((path) => {
+      const ssid = ssidOf(path);
+      return { target: pathText(path), attributes: ssid === undefined ? {} : { ssid: String(ssid) } };
+    });
   }
 
   #read(path: Path, accept = ContentFormat.SenmlCbor as number): StackAnswer {

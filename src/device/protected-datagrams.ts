@@ -7,11 +7,20 @@ import type { Clock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { type CoapMessage, decode, encode, encodeEmpty, Malformed, Type } from '../wire/coap/codec.ts';
+import {
+  type CoapMessage,
+  decode,
+  encode,
+  encodeEmpty,
+  Malformed,
+  noBytes,
+  Type,
+} from '../wire/coap/codec.ts';
 import { Code, isRequestCode } from '../wire/coap/codes.ts';
 import { CoapRequest, type Handler, type Remote, type Reply } from '../wire/coap/message.ts';
 import { Option, textOptions } from '../wire/coap/options.ts';
 import { remoteKey } from '../wire/coap/peer.ts';
+import type { OutgoingRequest } from '../wire/coap/pending-requests.ts';
 import { parametersOf } from '../wire/secure/oscore/config.ts';
 import { OscoreContexts, type SenderRecord, type SenderStore } from '../wire/secure/oscore/contexts.ts';
 import type { OscoreParameters } from '../wire/secure/oscore/keys.ts';
@@ -58,12 +67,21 @@ interface Asked {
   readonly messageId: number;
   /** That of the context. */
   readonly identity: string;
-  /** What is sent when the package repeats the request. */
-  sent: Buffer | undefined;
+  /** The last request that was sent for it. */
+  sent: Sent | undefined;
+  /** The package has its response. */
+  isDone: boolean;
+}
+
+/** One protected request on the wire. A request of the package may need several: with an Echo, and for the parts of a proxy. */
+interface Sent {
+  readonly asked: Asked;
+  readonly datagram: Buffer;
+  readonly believes: OutgoingRequest['believes'];
+  /** The gateway has it, so repetitions of the package are not sent. */
+  isAcknowledged: boolean;
   /** Takes the response that arrives. */
   answered: ((message: CoapMessage) => void) | undefined;
-  /** The opened response, for one that is repeated. */
-  opened: Buffer | undefined;
 }
 
 /** A request of the gateway that the package answers. */
@@ -95,13 +113,17 @@ export class ProtectedDatagrams {
   readonly #contexts: OscoreContexts;
   readonly #oscore: Oscore;
   readonly #handle: Handler;
-  /** By token. */
+  /** By token of the package. */
   readonly #asked = new BoundedMap<string, Asked>(remembered);
   /** By place and message ID, and the same by place and token. */
   readonly #served = new BoundedMap<string, Served>(remembered);
   readonly #servedByToken = new BoundedMap<string, Served>(remembered);
-  /** Message IDs that the package gave to requests that went out with another one. */
-  readonly #renamed = new BoundedMap<number, number>(remembered);
+  /**
+   * By the token on the wire, which no two requests share, and by message ID. So a late response to an earlier request is not taken
+   * for that to a later one.
+   */
+  readonly #sent = new BoundedMap<string, Sent>(remembered);
+  readonly #sentById = new BoundedMap<number, Sent>(remembered);
 
   constructor(parts: ProtectionParts) {
     const { entropy = systemEntropy, clock, events, senders: store } = parts;
@@ -175,21 +197,25 @@ export class ProtectedDatagrams {
     const key = hexOf(token);
     const known = this.#asked.get(key);
     if (known?.messageId === messageId) {
-      if (known.sent) below.send(known.sent, to);
+      if (known.sent?.isAcknowledged === false) below.send(known.sent.datagram, to);
       return;
     }
-    const asked: Asked = { messageId, identity, sent: undefined, answered: undefined, opened: undefined };
+    const asked: Asked = { messageId, identity, sent: undefined, isDone: false };
     this.#asked.set(key, asked);
     // The device speaks to its gateway alone, wherever that is.
     this.#contexts.follow(this.#contexts.get(name)!, to);
-    const send = (outer: Pick<CoapMessage, 'code' | 'options'> & { readonly payload?: Uint8Array }) => {
-      // The second time it is another request, with an Echo. The package sees one.
-      const own = asked.sent ? this.#rename(messageId) : messageId;
-      asked.sent = encode({ type, messageId: own, token, payload: new Uint8Array(), ...outer });
-      below.send(asked.sent, to);
-      return new Promise<CoapMessage>((resolve) => {
-        asked.answered = resolve;
-      });
+    const send = ({ code, options, payload = noBytes, believes }: OutgoingRequest) => {
+      // The package sees one request.
+      const ownId = asked.sent ? Buffer.from(this.#entropy.bytes(2)).readUInt16BE() : messageId;
+      const ownToken = this.#entropy.bytes(8);
+      const datagram = encode({ type, messageId: ownId, token: ownToken, code, options, payload });
+      const { promise, resolve } = Promise.withResolvers<CoapMessage>();
+      const sent: Sent = { asked, datagram, believes, isAcknowledged: false, answered: resolve };
+      asked.sent = sent;
+      this.#sent.set(hexOf(ownToken), sent);
+      this.#sentById.set(ownId, sent);
+      below.send(datagram, to);
+      return promise;
     };
     const { code, options, payload } = message;
     const outgoing = { code, options, payload, timeout: patience };
@@ -198,16 +224,17 @@ export class ProtectedDatagrams {
       const response = await this.#oscore
         .request(remoteOf(to), outgoing, send)
         ?.catch((thrown) => asPosternError(thrown));
+      asked.isDone = true;
       if (!response) return;
       if (response instanceof PosternError) {
         events.emit('oscore.unanswered', { peer: to.address, reason: response.message });
         below.deliver(encodeEmpty(Type.RST, messageId), to);
         return;
       }
-      const { type: kind, messageId: from, code: said, options: all, payload: body } = response;
-      const own = kind === Type.ACK ? messageId : from;
-      asked.opened = encode({ type: kind, messageId: own, token, code: said, options: all, payload: body });
-      below.deliver(asked.opened, to);
+      // A confirmable one was acknowledged when it arrived.
+      const kind = { type: Type.ACK, messageId, token };
+      const { code: said, options: all, payload: body } = response;
+      below.deliver(encode({ ...kind, code: said, options: all, payload: body }), to);
     });
   }
 
@@ -224,26 +251,41 @@ export class ProtectedDatagrams {
   #arrives(datagram: Buffer, from: Place, below: Below): void {
     const message = decode(datagram);
     if (message instanceof Malformed) return;
-    const { type, messageId, code } = message;
-    if (code === Code.Empty)
-      below.deliver(encodeEmpty(type, this.#renamed.get(messageId) ?? messageId), from);
+    const { code } = message;
+    if (code === Code.Empty) this.#takeEmpty(message, datagram, from, below);
     else if (isRequestCode(code)) this.#serve(message, from, below);
     else this.#take(message, datagram, from, below);
   }
 
+  /**
+   * An acknowledgement ends the repetitions of one request on the wire. The package goes on with them, for the case that another one
+   * takes its place.
+   */
+  #takeEmpty({ type, messageId }: CoapMessage, datagram: Buffer, from: Place, below: Below): void {
+    const sent = this.#sentById.get(messageId);
+    if (!sent || sent.asked.isDone || type === Type.CON) below.deliver(datagram, from);
+    else if (type === Type.ACK) sent.isAcknowledged = true;
+    else if (sent.asked.sent === sent) below.deliver(encodeEmpty(Type.RST, sent.asked.messageId), from);
+  }
+
   /** Takes a response. One to a request that was not protected is for the search by multicast. */
   #take(message: CoapMessage, datagram: Buffer, from: Place, below: Below): void {
-    const asked = this.#asked.get(hexOf(message.token));
-    if (!asked) below.deliver(datagram, from);
-    else if (asked.answered) {
-      const { answered } = asked;
-      asked.answered = undefined;
-      const { code, payload } = message;
-      const isUnknown = code === Code.Unauthorized && Buffer.from(payload).toString() === unknownContext;
-      if (isUnknown && !hasOscore(message)) this.#parts.refused?.(asked.identity);
-      // What is read lives as long as the response does.
-      answered(decode(Buffer.from(datagram)) as CoapMessage);
-    } else if (asked.opened && message.type === Type.CON) below.deliver(asked.opened, from);
+    const sent = this.#sent.get(hexOf(message.token));
+    if (!sent) {
+      below.deliver(datagram, from);
+      return;
+    }
+    // What is read lives as long as the response does.
+    const response = decode(Buffer.from(datagram)) as CoapMessage;
+    const { type, messageId, code, payload } = response;
+    const { answered } = sent;
+    if (answered && sent.believes?.(response) === false) return;
+    sent.answered = undefined;
+    sent.isAcknowledged = true;
+    if (type === Type.CON) below.send(encodeEmpty(Type.ACK, messageId), from);
+    const isUnknown = code === Code.Unauthorized && Buffer.from(payload).toString() === unknownContext;
+    if (answered && isUnknown && !hasOscore(response)) this.#parts.refused?.(sent.asked.identity);
+    answered?.(response);
   }
 
   #serve(message: CoapMessage, from: Place, below: Below): void {
@@ -289,12 +331,6 @@ export class ProtectedDatagrams {
     served.answered = resolve;
     served.below.deliver(served.plain, remote);
     return promise;
-  }
-
-  #rename(messageId: number): number {
-    const another = Buffer.from(this.#entropy.bytes(2)).readUInt16BE();
-    this.#renamed.set(another, messageId);
-    return another;
   }
 }
 

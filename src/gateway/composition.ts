@@ -47,6 +47,7 @@ import { DeviceAddresses, provenAddresses, rememberedDevices } from './southboun
 import { DeviceLocator } from './southbound/device-locator.ts';
 import { DeviceQuestions } from './southbound/device-questions.ts';
 import { DeviceSessions } from './southbound/device-sessions.ts';
+import { ImageTickets } from './southbound/image-tickets.ts';
 import type { ListInterfaces } from './southbound/interfaces.ts';
 import { Joins } from './southbound/joins.ts';
 import { KeyEnds } from './southbound/key-ends.ts';
@@ -255,6 +256,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     },
     ...machine,
   });
+  const start = state.database.file?.lock.starts ?? 0;
+  const tickets = new ImageTickets({ sealing: state.sealing, start, devices: inventory, clock });
   const lwm2m =
     config.lwm2m &&
     state.registrations &&
@@ -269,6 +272,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       associations,
       keys: credentials.keys,
       oscoreUri: networks.oscoreUri,
+      imageAt: (deviceId, uri) => {
+        const path = uri.slice(uri.indexOf('/img/'));
+        const [, , name = ''] = path.split(/[/?]/);
+        return tickets.holderOf(path) === deviceId
+          ? objects.images.ready(decodeURIComponent(name))
+          : undefined;
+      },
       signals,
       joins,
       ...machine,
@@ -298,6 +308,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
 
   // The objects of the gateway's own management tree, and the client that reports to DM servers.
   const objects = new GatewayObjects({
+    tickets,
     vocabulary,
     state,
     expected: expectedDevices(credentials, locator, events, config.oscore !== undefined),
@@ -470,6 +481,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
         (deviceId, package0) => notified(deviceId, '', package0),
       ),
     image: (name) => objects.images.ready(name),
+    tickets,
     ...networks,
     ...machine,
   });

@@ -86,6 +86,10 @@ const gatewayTables = v.strictObject({
         v.optional(integerBetween(1, 100_000), 1000),
         'Maximum number of End Devices. A new one beyond it is refused',
       ),
+      associations: described(
+        v.optional(integerBetween(16, 100_000)),
+        'Maximum number of DTLS associations with devices, and of sessions that devices can resume. By default 16,384, or `limits.devices` where that is more. Each takes about 1.5 KB of memory',
+      ),
       'device-expiry': described(
         v.optional(integerBetween(0, 31_536_000)),
         'Seconds of silence after which a device is asked whether it is there; 0 means never. By default the time depends on the kind of device. LwM2M clients have their lifetimes instead. A device that does not answer is unreachable and stays attached',

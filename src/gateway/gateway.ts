@@ -11,6 +11,7 @@ import { composeGateway, type GatewayParts, type GatewaySurroundings } from './c
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import { endReset, resetBy } from './factory-reset.ts';
 import type { GatewayFirmware } from './firmware.ts';
+import { registrationOf } from './lwm2m-service.ts';
 import { forgetUnlisted, knowManualDevices } from './settings.ts';
 import type { JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
@@ -259,8 +260,11 @@ export class Gateway implements AsyncDisposable {
   }
 
   devices(): readonly DeviceRecord[] {
-    const { inventory } = this.#parts.state;
-    return [...shownRecords(inventory).values()];
+    const { state } = this.#parts;
+    return Array.from(shownRecords(state.inventory).values(), (record) => ({
+      ...record,
+      registration: registrationOf(state, record.deviceId),
+    }));
   }
 
   /**

@@ -53,7 +53,7 @@ export const updateSection = described(
         'Seconds for which a download that does not go on is tried again. What was received is kept',
       ),
       window: described(
-        v.optional(v.pipe(v.string(), v.regex(windowForm, 'a time such as "02:00-04:00"'))),
+        v.optional(v.pipe(v.string(), v.regex(windowForm, 'a time such as 02:00-04:00'))),
         'Time of the day, in UTC, in which an update that a DM server ordered is installed and started: `"02:00-04:00"`. It may pass midnight. By default at any time',
       ),
       attempts: described(

@@ -6,7 +6,7 @@ import type { Resource } from '../wire/coap/router.ts';
 import type { GatewayConfig } from './config.ts';
 import type { DeviceListener, DeviceSignals } from './device-signals.ts';
 import type { LiveSettings } from './live-settings.ts';
-import { AdaptationMode } from './modes/adaptation.ts';
+import { AdaptationMode, type AdaptationModeParts } from './modes/adaptation.ts';
 import { isAdapted } from './modes/device-management.ts';
 import type { Manage } from './modes/waiting-work.ts';
 import type { Arrivals } from './southbound/arrivals.ts';
@@ -18,7 +18,7 @@ import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { Joins } from './southbound/joins.ts';
 import { type LwM2mBootstrapParts, LwM2mBootstrapServer } from './southbound/lwm2m-bootstrap-server.ts';
 import { LwM2mCalls } from './southbound/lwm2m-calls.ts';
-import { type Finding, missing } from './southbound/presence.ts';
+import { type Finding, lifetimeOf, missing } from './southbound/presence.ts';
 import { RegistrationServer } from './southbound/registration-server.ts';
 import type { GatewayState } from './state.ts';
 import type { DeviceKeys } from './store/device-keys.ts';
@@ -36,6 +36,7 @@ export interface Lwm2mServiceParts {
   readonly associations: Associations;
   readonly keys: DeviceKeys;
   readonly oscoreUri: LwM2mBootstrapParts['oscoreUri'];
+  readonly imageAt: AdaptationModeParts['imageAt'];
   readonly signals: DeviceSignals;
   readonly joins: Joins;
   readonly clock: Clock;
@@ -45,6 +46,8 @@ export interface Lwm2mServiceParts {
 
 /** Milliseconds within which the earlier address of a client must answer a CoAP ping. */
 const pingTimeout = 2000;
+/** Milliseconds of silence after which a client that cannot prove itself has lost its name, also if its lifetime is longer. */
+const nameHeldFor = 86_400_000;
 
 /** What log and `postern status` say of LwM2M clients for now. */
 export const lwm2mWarning =
@@ -90,6 +93,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       isThere: (...args) => this.#identity.isThere(...args),
       calls: new LwM2mCalls(call, this.#identity),
       updated: (...args) => signals.updateEnded(...args),
+      imageAt: parts.imageAt,
       clock,
       events,
     });
@@ -167,7 +171,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     const client = clientOf(registrations, inventory, deviceId);
     if (!client) return missing('it is not registered here');
     const finding = await this.#identity.prove(deviceId);
-    const isLate = clock.now() - arrivals.lastOf(deviceId) > client.lifetime * 1000;
+    const isLate = clock.now() - arrivals.lastOf(deviceId) > lifetimeOf(client.lifetime);
     return finding.kind === 'unproven' && isLate
       ? missing(`its registration lifetime of ${client.lifetime} s passed without an update`)
       : finding;
@@ -188,7 +192,8 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     const { kind } = await this.#identity.prove(deviceId, 'duplicate');
     // The client may have shown that it is here.
     if (!elsewhere()) return false;
-    if (kind === 'unproven') return clock.now() - arrivals.lastOf(deviceId) <= client.lifetime * 1000;
+    if (kind === 'unproven')
+      return clock.now() - arrivals.lastOf(deviceId) <= Math.min(lifetimeOf(client.lifetime), nameHeldFor);
     return kind === 'proven';
   }
 
@@ -205,8 +210,10 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
 const clientOf = (registrations: Registrations, inventory: Inventory, deviceId: string) =>
   isAdapted(inventory, deviceId) ? registrations.get(deviceId) : undefined;
 
-/** The registration of an LwM2M client that is attached here, with its lifetime in milliseconds. */
+/** What other parts need of the registration of an LwM2M client that is attached here. The lifetime is in seconds. */
 export function registrationOf({ registrations, inventory }: GatewayState, deviceId: string) {
   const client = registrations && clientOf(registrations, inventory, deviceId);
-  return client && { lifetime: client.lifetime * 1000, queueMode: client.queueMode };
+  if (!client) return undefined;
+  const { version, lifetime, binding, queueMode } = client;
+  return { version, lifetime, binding, queueMode };
 }

@@ -66,7 +66,8 @@ export function networksOf({
     limits: { leisure: coap.leisure },
     protection: contexts?.protection,
   });
-  const transport = coaps && secureTransport({ live, state, joins, remembered, admission, ...machine });
+  const { associations = remembered } = config.limits;
+  const transport = coaps && secureTransport({ live, state, joins, associations, admission, ...machine });
   const secureNetwork =
     coaps &&
     transport &&
@@ -96,11 +97,12 @@ function secureTransport({
   live,
   state,
   joins,
-  remembered,
+  associations,
   admission,
   ...machine
-}: Omit<NetworkSurroundings, 'listInterfaces' | 'config'> & {
+}: Omit<NetworkSurroundings, 'listInterfaces' | 'config' | 'remembered'> & {
   readonly admission: Admission;
+  readonly associations: number;
 }): CoapTransport {
   const keys = new PreSharedKeys({
     configured: () => live.current.deviceKeys,
@@ -117,7 +119,7 @@ function secureTransport({
     opened: guarded(machine.events, 'state', (identity: string) => state.credentials.keys.used(identity)),
     certificates,
     admission,
-    associations: remembered,
+    associations,
     store: new DtlsAssociations(state.database, {
       sealing: state.sealing,
       clock: machine.clock,

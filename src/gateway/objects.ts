@@ -46,7 +46,8 @@ import type { Authorisation } from './rights/authorisation.ts';
 import { childIn } from './rights/child-scope.ts';
 import type { Associations } from './southbound/associations.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
-import { imagePath, versionPath } from './southbound/image-resource.ts';
+import { imagePath } from './southbound/image-resource.ts';
+import type { ImageTickets } from './southbound/image-tickets.ts';
 import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
 import { type CampaignKind, Campaigns } from './store/campaigns.ts';
@@ -60,6 +61,7 @@ export interface GatewayObjectsParts {
   readonly associations: Associations;
   readonly authorisation: Pick<Authorisation, 'may'>;
   readonly locator: DeviceLocator;
+  readonly tickets: ImageTickets;
   readonly management: DeviceManagement;
   readonly delegation: Delegation;
   readonly reports: Reports;
@@ -281,7 +283,8 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
         throw new DmError(DmStatus.PermissionDenied, `${server} may not use image ${name}`);
       const image = this.images.ready(name);
       if (!image) throw new PosternError('notFound', `image ${name} is not ready`);
-      return { ...operation, data: this.#parts.locator.uriFor(deviceId, versionPath(name, image.hash)) };
+      const { locator, tickets } = this.#parts;
+      return { ...operation, data: locator.uriFor(deviceId, tickets.pathFor(deviceId, name, image.hash)) };
     });
   }
 }

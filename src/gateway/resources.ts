@@ -20,6 +20,7 @@ import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
 import { HttpBinding } from './southbound/http-binding.ts';
 import { imageResource, type ServedImage } from './southbound/image-resource.ts';
+import type { ImageTickets } from './southbound/image-tickets.ts';
 import type { Joins } from './southbound/joins.ts';
 import type { UplinkStatus } from './southbound/uplink-status.ts';
 import type { Credentials } from './store/credentials.ts';
@@ -42,6 +43,7 @@ export interface GatewayResourcesParts {
   readonly notifications: Resource | undefined;
   /** An image by its name, when it can be served. */
   readonly image: (name: string) => ServedImage | undefined;
+  readonly tickets: ImageTickets;
   /** URI of a path over DTLS, at the address of a socket. */
   readonly secureUri: (local: LocalEndpoint, path: string) => string;
   readonly oscoreUri: BootstrapServerParts['oscoreUri'];
@@ -83,7 +85,14 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
       durably(database, sessions.resource(local)),
       transparent.resource(local.bound),
       parts.uplinkStatus.resource(local),
-      imageResource(parts.image, ({ remote }) => locator.isAttachedAt(remote)),
+      imageResource(parts.image, (request) => {
+        const { remote } = request;
+        const deviceId = parts.tickets.deviceOf(request);
+        // Another port of the device, or the same one after a restart. Elsewhere the address may be forged.
+        if (deviceId !== undefined && locator.isHost(deviceId, remote))
+          local.endpoint().vouch(remote, deviceId);
+        return deviceId !== undefined || locator.isAttachedAt(remote);
+      }),
     ];
     const allowed: AccessParts = {
       isPlainAllowed: config.coap['insecure-plain-coap'],

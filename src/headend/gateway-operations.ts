@@ -38,7 +38,7 @@ export interface StartedOperation {
 
 /** Sessions that devices behind a gateway shall open with this server, and the operations for each session. */
 export interface DeviceTriggerRequest extends Omit<TriggerRequest, 'notifications'> {
-  /** DevIds. Each device needs an account for this server. */
+  /** DevIds. A device without an account for this server opens no session; the others do. */
   readonly devices: readonly string[];
   readonly operations: readonly Operation[];
 }
@@ -125,18 +125,25 @@ export class GatewayOperations {
   /** See `Headend.trigger`. */
   async trigger(gateway: string, request: DeviceTriggerRequest): Promise<StartedOperation> {
     const { devices, operations, deadline = defaultDeadline, ...campaign } = request;
-    const { notifier, triggeredSessions, vocabulary } = this.#parts;
+    const { notifier, parties, triggeredSessions, vocabulary } = this.#parts;
     this.#demandGateway(gateway);
-    const notifications = new Map(devices.map((device) => [device, notifier.durablePackage0(device)]));
+    const strangers = new Set(devices.filter((device) => !parties.get(device)));
+    // Where none has an account nothing is ordered: the first one says why.
+    const asked = strangers.size === devices.length ? devices : devices.filter((id) => !strangers.has(id));
+    const notifications = new Map(asked.map((device) => [device, notifier.durablePackage0(device)]));
+    // The gateway says of each target what became of it, so it is told of the others too.
+    const isWhole = strangers.size === 0 || Object.keys(campaign.targets).length > 0;
+    const targets = isWhole ? campaign.targets : { devices };
     return await this.#order({
       kind: 'DeviceTrigger',
       gateway,
       name: request.name,
       seconds: deadline,
       operations: (correlator) =>
-        triggerOperations(vocabulary, { ...campaign, notifications, deadline }, correlator),
+        triggerOperations(vocabulary, { ...campaign, targets, notifications, deadline }, correlator),
       // Before it is sent: the gateway may have it though its answer is lost, and then the devices come.
-      accepted: () => triggeredSessions.begin({ gateway, name: request.name, devices, operations, deadline }),
+      accepted: () =>
+        triggeredSessions.begin({ gateway, name: request.name, devices, strangers, operations, deadline }),
       failed: () => triggeredSessions.drop(gateway, request.name),
     });
   }

@@ -234,8 +234,9 @@ export class Headend implements AsyncDisposable {
   /**
    * Starts a trigger at a gateway: the gateway asks many devices for a session with this server (transparent mode),
    * and this server does the operations in each of these sessions. The gateway repeats the request to a sleeping
-   * device until the deadline, which is 3600 seconds by default.
-   * @throws {PosternError} `notFound` for a device without an account for this server; otherwise as `fanOut`
+   * device until the deadline, which is 3600 seconds by default. A device without an account for this server, such as an
+   * LwM2M client, gets a status of its own: 404 as its session, 406 or 412 in the result.
+   * @throws {PosternError} `notFound` when no device has an account for this server; otherwise as `fanOut`
    */
   async trigger(gateway: string, request: DeviceTriggerRequest): Promise<StartedOperation> {
     return await this.#parts.gatewayOperations.trigger(gateway, request);

@@ -25,6 +25,8 @@ interface Trigger {
   /** Unique per gateway. A later trigger of the same name takes the place of an earlier one. */
   readonly name: string;
   readonly devices: readonly string[];
+  /** Those of them without an account here, such as LwM2M clients. They open no session: 404. */
+  readonly strangers: ReadonlySet<string>;
   /** The operations of each session. */
   readonly operations: readonly Operation[];
   /** Seconds that each device may take to open its session and finish the operations. */
@@ -67,7 +69,7 @@ export class TriggeredSessions {
   }
 
   /** Queues the operations for every device of a trigger. Does not wait for the sessions. */
-  begin({ gateway, name, devices, operations, deadline }: Trigger): void {
+  begin({ gateway, name, devices, strangers, operations, deadline }: Trigger): void {
     const { database, events, clock } = this.#parts;
     this.drop(gateway, name);
     const key = keyOf(gateway, name);
@@ -88,7 +90,9 @@ export class TriggeredSessions {
     const stored = persistently({ clock, events }, 'trigger', store, signal);
     for (const device of devices)
       void background(events, 'trigger', async () => {
-        const ended = await this.#run(device, operations, deadline, signal);
+        const ended: TriggeredDevice = strangers.has(device)
+          ? { device, status: DmStatus.NotFound, operations: [] }
+          : await this.#run(device, operations, deadline, signal);
         sessions.set(device, ended);
         await stored;
         const write = () => this.#store(gateway, name, ended);

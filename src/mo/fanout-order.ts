@@ -14,6 +14,8 @@ export interface FanoutOrder extends CampaignOrder {
   readonly operations: readonly Operation[];
   /** Milliseconds that a device may take to open a session. */
   readonly timeout: number;
+  /** Milliseconds to wait for an LwM2M client that sleeps. */
+  readonly patience: number;
 }
 
 /**
@@ -36,6 +38,7 @@ export function readFanout(
 ): FanoutOrder {
   const at = ['Fanout', name] as const;
   const command = branch.text(...at, 'Command') ?? '';
+  const deadline = integerAt(branch, [...at, 'Deadline'], campaignDefaults.deadline);
   return {
     name,
     server,
@@ -44,7 +47,8 @@ export function readFanout(
     devices: targetsOf(branch, at, choice),
     returnFormat: integerAt(branch, [...at, 'ReturnFormat'], campaignDefaults.returnFormat),
     timeout: integerAt(branch, [...at, 'Timeout'], defaultTimeout) * 1000,
-    deadline: integerAt(branch, [...at, 'Deadline'], campaignDefaults.deadline) * 1000,
+    patience: integerAt(branch, [...at, 'Timeout'], deadline) * 1000,
+    deadline: deadline * 1000,
   };
 }
 

@@ -20,7 +20,7 @@ export const gwFanout: ManagementObject = {
           Timeout: leaf(
             'int',
             serverWritten,
-            'Seconds that a device may take to open a session. Default 60',
+            'Seconds that a device may take to open a session. Default 60; the Deadline for an LwM2M client that sleeps',
             zeroOrOne,
           ),
         }),

@@ -35,6 +35,16 @@ export interface Target {
   readonly deviceAddresses: readonly string[];
   /** Places of honest parties with an association. Whoever reads the network knows them. */
   readonly keyed: readonly KeyedPlace[];
+  /** An authority for certificates of devices, whose key the attacker has. */
+  readonly authority: AuthorityFiles;
+}
+
+/** An authority as text, so that another process can issue its certificates. */
+export interface AuthorityFiles {
+  readonly pem: string;
+  readonly keyPem: string;
+  /** DER of its name in hexadecimal digits. */
+  readonly subject: string;
 }
 
 export interface Attack {
@@ -48,6 +58,8 @@ export interface Attack {
   readonly cutsOff?: true;
   /** The DM server hangs meanwhile. */
   readonly stopsServer?: true;
+  /** Somebody lets devices join meanwhile. */
+  readonly opensJoinWindow?: true;
   readonly run: (target: Target, chance: Entropy) => Promise<void>;
 }
 
@@ -110,6 +122,9 @@ export async function sendOnce(
 const running = new AsyncLocalStorage<string>();
 const acts = new Map<string, number>();
 
+/** What each attack has of its rate: those that go on at once have the load of one together. */
+let share = 1;
+
 /** Counts what the running attack has done. An attack that does nothing proves nothing. */
 export function acted(): void {
   const name = running.getStore()!;
@@ -118,16 +133,17 @@ export function acted(): void {
 
 /** Runs attacks at once, for ever. Tells the program again and again how much the one has done that did least. */
 export async function runAll(attacks: readonly (readonly [string, () => Promise<void>])[]): Promise<void> {
+  share = 1 / attacks.length;
   for (const [name] of attacks) acts.set(name, 0);
   setInterval(() => process.stdout.write(`${Math.min(...acts.values())}\n`), 100);
   await Promise.all(attacks.map(([name, run]) => running.run(name, run)));
 }
 
-/** Runs `act` about `rate` times per second, for ever. */
+/** Runs `act` about `rate` times per second, for ever. Attacks that go on at once share this rate. */
 export async function repeatedly(rate: number, act: (round: number) => unknown): Promise<never> {
   const began = performance.now();
   for (let done = 0; ; ) {
-    const due = ((performance.now() - began) / 1000) * rate;
+    const due = ((performance.now() - began) / 1000) * rate * share;
     for (; done < due; done++) {
       await act(done);
       acted();

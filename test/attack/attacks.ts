@@ -2,6 +2,7 @@
 // sends at most so many datagrams, requests or messages per second that the machine is not the victim.
 import { seededEntropy } from '../../src/base/entropy.ts';
 import { addressAttacks } from './address-attacks.ts';
+import { associationAttacks } from './association-attacks.ts';
 import { type Attack, runAll, type Target } from './attacker.ts';
 import { brokerAttacks } from './broker-attacks.ts';
 import { childAttacks } from './child-attacks.ts';
@@ -16,6 +17,7 @@ import { plainAttacks } from './plain-attacks.ts';
 export const attacks: Readonly<Record<string, Attack>> = {
   ...coapAttacks,
   ...dtlsAttacks,
+  ...associationAttacks,
   ...plainAttacks,
   ...oscoreAttacks,
   ...nameAttacks,

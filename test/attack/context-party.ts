@@ -16,6 +16,12 @@ import type { Target } from './attacker.ts';
 import { DmParty } from './dm-party.ts';
 import { KeyedParty } from './keyed-party.ts';
 
+/**
+ * Milliseconds that it waits for an answer: as long as CoAP may take (MAX_TRANSMIT_WAIT, RFC 7252 section 4.8.2). Its attack ends as
+ * failed when there is none.
+ */
+const patience = 93_000;
+
 /** A device whose requests are protected by the security context that a bootstrap gave it. The bootstrap is over DTLS. */
 export class ContextParty {
   readonly #target: Target;
@@ -43,7 +49,7 @@ export class ContextParty {
     });
     socket.on('message', (datagram, { address, port }) => coap.receive(datagram, address, port));
     this.#device = new DmParty(id, (asked) =>
-      call(coap, entropy, target.host, target.coap, { timeout: 20_000, ...asked }),
+      call(coap, entropy, target.host, target.coap, { timeout: patience, ...asked }),
     );
   }
 

@@ -50,6 +50,9 @@ export const discoverers = 10;
 /** Identities of honest devices that speak CoAP over DTLS. */
 export const protectedDevices: readonly string[] = Array.from({ length: 10 }, (_, at) => `secure-${at}`);
 
+/** Identity of a device whose datagrams the attacker reads, repeats and overtakes. */
+export const overheard = 'overheard';
+
 /** Honest child gateways, and one that lies. */
 export const honestChildren: readonly string[] = ['gw-child-0', 'gw-child-1'];
 export const hostileChild = 'gw-child-hostile';

@@ -24,8 +24,12 @@ export class KeyedParty implements AsyncDisposable {
   readonly #dtls: DtlsEndpoint;
   readonly #coap: CoapEndpoint;
   #association: Association | undefined;
+  /** Rejects when the gateway ends the association. */
+  #end = Promise.withResolvers<never>();
   /** Called with each Package #0, which is then answered with 2.04. */
   notified: ((notification: Uint8Array) => void) | undefined;
+  /** Called with each datagram just before it is sent. */
+  leaving: ((datagram: Buffer) => void) | undefined;
 
   private constructor(socket: Socket, gateway: Place) {
     const clock = new SystemClock();
@@ -34,8 +38,15 @@ export class KeyedParty implements AsyncDisposable {
     this.#dtls = new DtlsEndpoint({
       clock,
       entropy: systemEntropy,
-      send: (datagram, { port, address }) => socket.send(datagram, port, address),
+      send: (datagram, { port, address }) => {
+        this.leaving?.(datagram);
+        socket.send(datagram, port, address);
+      },
       received: ({ place }, content) => this.#coap.receive(content, place.address, place.port),
+      closed: (association, reason) => {
+        if (association === this.#association)
+          this.#end.reject(new Error(`the association has ended: ${reason}`));
+      },
       opened: ({ place: { address, port } }) =>
         this.#coap.vouch({ address, port, key: remoteKey(address, port) }),
     });
@@ -71,6 +82,9 @@ export class KeyedParty implements AsyncDisposable {
   async connect(key: PartyKey): Promise<void> {
     if (this.#association) this.#dtls.close(this.#association);
     this.#association = (await this.#dtls.connect(this.#gateway, key)).association;
+    this.#end = Promise.withResolvers<never>();
+    // Whoever asks then finds out.
+    this.#end.promise.catch(() => {});
   }
 
   /** Sends a CoAP message through the association without waiting for anything. It is lost when the association has ended. */
@@ -82,10 +96,11 @@ export class KeyedParty implements AsyncDisposable {
     }
   }
 
-  /** Sends a request through the association. Resolves with the response, whatever its code. */
+  /** Sends a request through the association. Resolves with the response, whatever its code. Rejects when the association ends. */
   async ask(request: Omit<CoapCall, 'timeout'>): Promise<CoapAnswer> {
     const { address, port } = this.#gateway;
-    return await call(this.#coap, systemEntropy, address, port, { timeout: 20_000, ...request });
+    const answer = call(this.#coap, systemEntropy, address, port, { timeout: 20_000, ...request });
+    return await Promise.race([answer, this.#end.promise]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -7,13 +7,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { askGateway } from '../../src/gateway/console/admin-api.ts';
 import { deviceId, secrets } from '../bench/crowd.ts';
 import { key } from '../bench/dtls-client.ts';
 import { factoryDevices, writeGatewayFile } from '../bench/gateway-file.ts';
 import { startMosquitto } from '../peers/brokers.ts';
 import { freePort as freeUdpPort } from '../peers/foreign.ts';
 import { authority, issue } from '../wire/secure/dtls/authority.ts';
-import type { Target } from './attacker.ts';
+import type { AuthorityFiles, Target } from './attacker.ts';
 import { attacks } from './attacks.ts';
 import {
   bootstrapped,
@@ -29,6 +30,7 @@ import {
   newcomerId,
   newcomers,
   oscoreOf,
+  overheard,
   protectedDevices,
   renewer,
 } from './deed.ts';
@@ -40,6 +42,8 @@ import { PartyProcess } from './party-process.ts';
 
 /** Bytes of the image from which all devices update during each attack. */
 const imageBytes = 20_000;
+/** Associations that the gateway keeps at a time: several times as many as honest parties have. */
+const associations = 100;
 /** First port of the parties that speak CoAP over DTLS, where they have a network of their own. */
 const firstKeyedPort = 41_000;
 
@@ -148,10 +152,10 @@ export async function attackedSite({ devices, seed, pauses }: SiteOptions): Prom
 
   const http = await freePort();
   const coaps = network.namespaces ? 5684 : await freeUdpPort();
-  const secure = protectedDevices.map(
+  const secure = [...protectedDevices, overheard].map(
     (identity) => `[[coaps.device]]\nidentity = "${identity}"\nkey = "${key}"\n`,
   );
-  const certificates = certificateKeys(folder);
+  const { authority: trusted, keys: certificates } = certificateKeys(folder);
   const clients = ids.filter((_, at) => isLwm2m(at)).map((id) => `[[lwm2m.device]]\nid = "${id}"\n`);
   const contexts = ids.flatMap((id, at) => {
     const { 'master-secret': secret, 'sender-id': recipient, 'recipient-id': sender } = oscoreOf(at);
@@ -168,7 +172,9 @@ export async function attackedSite({ devices, seed, pauses }: SiteOptions): Prom
   const addresses4 = network.deviceAddresses.filter((address) => !address.includes(':'));
   const keyed = keyedPlaces(addresses4, network.namespaces ? firstKeyedPort : 0);
   const strangers = Array.from({ length: newcomers }, (_, at) => newcomerId(at));
-  const more = `[lwm2m]
+  const more = `[limits]
+associations = ${associations}
+[lwm2m]
 insecure-no-security = true
 ${clients.join('')}[coaps]
 port = ${coaps}
@@ -209,7 +215,7 @@ ${[...children, ...issued].join('')}${factoryDevices([...ids.filter((_, at) => !
   operator.work(devices, pauses[0] / 4, (deed) => deeds.push(deed));
 
   const target: Target = {
-    ...{ coap, coaps, http, api, devices, keyed },
+    ...{ coap, coaps, http, api, devices, keyed, authority: trusted },
     ...{ broker: broker.url, gate: gate.port, multicast: network.attacker },
     ...{ host: network.host, sources: network.sources, deviceAddresses: network.deviceAddresses },
     ...(network.host6 !== undefined && { host6: network.host6 }),
@@ -246,10 +252,16 @@ ${[...children, ...issued].join('')}${factoryDevices([...ids.filter((_, at) => !
       process.once('exit', end);
       const hangs = names.some((name) => attacks[name]!.stopsServer);
       if (hangs) headend.child.kill('SIGSTOP');
+      const joinable = names.some((name) => attacks[name]!.opensJoinWindow);
+      const tellWindow = async (order: object) => {
+        if (joinable) await askGateway(join(folder, 'admin.sock'), '/join', order);
+      };
+      const opened = tellWindow({ minutes: 60, devices: 64 });
       return {
-        begun: begun.promise,
+        begun: Promise.all([begun.promise, opened]).then(() => {}),
         acts: () => acts,
         [Symbol.asyncDispose]: async () => {
+          await tellWindow({ close: true });
           if (hangs) headend.child.kill('SIGCONT');
           if (attacker.exitCode !== null) throw new Error(`the attacker ended with ${attacker.exitCode}`);
           process.off('exit', end);
@@ -262,8 +274,8 @@ ${[...children, ...issued].join('')}${factoryDevices([...ids.filter((_, at) => !
   };
 }
 
-/** Makes a certificate of the gateway and an authority for devices. Returns the keys of the table `coaps` that name them. */
-function certificateKeys(folder: string): string {
+/** Makes a certificate of the gateway and an authority for devices, and the keys of the table `coaps` that name them. */
+function certificateKeys(folder: string): { readonly authority: AuthorityFiles; readonly keys: string } {
   const root = authority('Site');
   const own = issue({ commonNames: ['gateway'] }, root);
   const at = (name: string, pem: string) => {
@@ -271,7 +283,11 @@ function certificateKeys(folder: string): string {
     writeFileSync(path, pem, { mode: 0o600 });
     return JSON.stringify(path);
   };
-  return `certificate-file = ${at('coaps.pem', own.pem)}
+  const { pem, keyPem } = root;
+  return {
+    authority: { pem, keyPem, subject: root.subject.toString('hex') },
+    keys: `certificate-file = ${at('coaps.pem', own.pem)}
 key-file = ${at('coaps.key', own.keyPem)}
-ca-files = [${at('devices.pem', root.pem)}]`;
+ca-files = [${at('devices.pem', pem)}]`,
+  };
 }

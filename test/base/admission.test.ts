@@ -122,9 +122,9 @@ describe('the entry of the private network', () => {
 
   test('all proven peers together are held to 40,000 at once', () => {
     const { admission } = entry();
-    const count = Array.from({ length: 5 }, () => admission.provenBucket()).reduce(
-      (sum, bucket) =>
-        sum + Array.from({ length: 9000 }, () => admission.admitsProven(bucket, 'a')).filter(Boolean).length,
+    const count = ['one', 'two', 'three', 'four', 'five'].reduce(
+      (sum, key) =>
+        sum + Array.from({ length: 9000 }, () => admission.admitsProven(key, 'a')).filter(Boolean).length,
       0,
     );
     assert.equal(count, 40_000);
@@ -132,13 +132,22 @@ describe('the entry of the private network', () => {
 
   test('a proven peer is held to its rate', () => {
     const { admission, clock } = entry();
-    const bucket = admission.provenBucket();
-    const take = () => admission.admitsProven(bucket, '192.0.2.1');
+    const take = () => admission.admitsProven('one', '192.0.2.1');
     assert.equal(Array.from({ length: 30_000 }, take).filter(Boolean).length, 10_000);
     clock.advance(100);
     assert.equal(Array.from({ length: 30_000 }, take).filter(Boolean).length, 1000);
-    const other = admission.provenBucket();
-    assert.ok(admission.admitsProven(other, '192.0.2.2'), 'another one is not affected');
+    assert.ok(admission.admitsProven('other', '192.0.2.2'), 'another one is not affected');
+    assert.equal(admission.footprint.proven, 2);
+    for (let turn = 0; turn < 2; turn++) {
+      clock.advance(1001);
+      admission.admitsProven('other', '192.0.2.2');
+    }
+    assert.equal(
+      admission.footprint.proven,
+      1,
+      'who was silent for as long as a bucket takes to fill has none',
+    );
+    assert.equal(Array.from({ length: 30_000 }, take).filter(Boolean).length, 10_000);
   });
 
   for (const [what, address] of [

@@ -102,7 +102,7 @@ test('a flood of one event hides no other event, and no event that is not of a p
   const { lines, emit } = logFor();
   for (let n = 0; n < 10_000; n++) emit('session.unknown-device', { device: `x${n}`, peer: `192.0.2.${n}` });
   assert.equal(lines.length, budgets.warn.burst);
-  emit('registration.refused', { device: 'urn:dev:1', peer: '192.0.2.1' });
+  emit('registration.refused', { device: 'urn:dev:1', peer: '192.0.2.1', reason: 'unknown' });
   for (let n = 0; n < 3; n++)
     emit('mqtt.disconnected', { url: 'mqtt://x', reason: 'gone', retryInSeconds: 1 });
   assert.equal(lines.length, budgets.warn.burst + 4);

@@ -1,14 +1,14 @@
 // `npm run bench:board`: seconds from power-on of an emulated board to the first answer to a CoAP request from outside.
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { existsSync, readdirSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { basename, resolve } from 'node:path';
 import { publish } from '../../build/figure-pages.ts';
 import { measured as figureOf, type Run, today } from '../../build/figures.ts';
 import { virt } from '../../firmware-image/qemu/hardware.ts';
 import { runCommand, UsageError } from '../../firmware-image/recipe/command.ts';
 import { encodeEmpty, Type } from '../../src/wire/coap/codec.ts';
 import { Board } from '../firmware/board.ts';
+import { imageIn } from '../firmware/images.ts';
 import { cpuSeconds, machine } from './measure.ts';
 
 const help = `npm run bench:board -- [OPTIONS]
@@ -66,12 +66,8 @@ async function measure(board: Board): Promise<Start> {
 }
 
 async function flashed(folder: string): Promise<Board> {
-  const disk = existsSync(folder) && readdirSync(folder).find((name) => /^postern-.*\.img$/.test(name));
-  if (!disk) throw new Error(`${folder} has no disk image: npm run image`);
-  const board = await Board.flash({
-    disk: join(folder, disk),
-    hardware: virt({ trust: join(folder, 'trust.dts') }),
-  });
+  const { disk, trust } = imageIn(folder);
+  const board = await Board.flash({ disk, hardware: virt({ trust }) });
   await board.start();
   await board.machine.cutPower();
   return board;

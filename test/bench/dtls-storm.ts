@@ -48,45 +48,66 @@ async function measured(gateway: ChildProcess, work: () => Promise<unknown>): Pr
   return { seconds, cpuSeconds: cpuSeconds(gateway) - cpu, megabytes: residentMegabytes(gateway) };
 }
 
-/**
- * Devices at addresses of their own come to a gateway (the bundle, on loopback) at once: all shake hands and ask for something. Then
- * the gateway is killed and started again, and all ask in the associations that it has kept.
- */
-export async function storms(count: number): Promise<{ readonly handshakes: Storm; readonly kept: Storm }> {
+/** Devices at addresses of their own, and the configuration of a gateway that has their keys. */
+interface Crowd extends AsyncDisposable {
+  readonly file: string;
+  /** Shakes hands with each device, as many at a time, and lets it ask for something. */
+  enter(atOnce: number): Promise<void>;
+  /** Each device asks for something, all at once, in the association that it has. */
+  ask(): Promise<unknown>;
+}
+
+async function crowdOf(count: number): Promise<Crowd> {
   await using stack = new AsyncDisposableStack();
   const folder = mkdtempSync(join(tmpdir(), 'postern-storm-'));
   stack.defer(() => rmSync(folder, { recursive: true }));
   const port = await freePort();
   const identities = Array.from({ length: count }, (_, at) => `urn:dev:bench:${at}`);
-  const devices = identities.map(
-    (identity) => `[[coaps.device]]\nidentity = "${identity}"\nkey = "${key}"\n`,
-  );
-  const file = writeGatewayFile(folder, 'mqtt://127.0.0.1:1', `[coaps]\nport = ${port}\n${devices.join('')}`);
-  const clients: BenchClient[] = [];
-  for (const [at] of identities.entries())
-    clients.push(
+  const keys = identities.map((identity) => `[[coaps.device]]\nidentity = "${identity}"\nkey = "${key}"\n`);
+  const file = writeGatewayFile(folder, 'mqtt://127.0.0.1:1', `[coaps]\nport = ${port}\n${keys.join('')}`);
+  const devices: BenchClient[] = [];
+  for (const at of identities.keys())
+    devices.push(
       stack.use(
         await BenchClient.open(port, '127.0.0.1', `127.70.${at >> 8}.${at & 255}`, { wantsCid: true }),
       ),
     );
-  const first = await started(file);
   const associations: Association[] = [];
-  const handshakes = await measured(first, () =>
-    Promise.all(
-      clients.map(async (client, at) => {
-        const association = await client.connect(identities[at]);
-        associations[at] = association;
-        await client.load(association, 1, 1);
-      }),
-    ),
-  );
-  // The gateway stores new associations after 5 s.
-  await pause(6000);
+  const enter = async (at: number) => {
+    const association = await devices[at]!.connect(identities[at]);
+    associations[at] = association;
+    await devices[at]!.load(association, 1, 1);
+  };
+  const parts = stack.move();
+  return {
+    file,
+    enter: async (atOnce) => {
+      for (let from = 0; from < count; from += atOnce)
+        await Promise.all(devices.slice(from, from + atOnce).map((_, at) => enter(from + at)));
+    },
+    ask: () => Promise.all(devices.map((device, at) => device.load(associations[at]!, 1, 1))),
+    [Symbol.asyncDispose]: () => parts.disposeAsync(),
+  };
+}
+
+/** Milliseconds after which the gateway has stored new associations. It does so after 5 s. */
+const stored = 6000;
+
+/**
+ * Devices come to a gateway (the bundle, on loopback), so many at a time: all shake hands and ask for something. Then the gateway is
+ * killed and started again, and all ask at once in the associations that it has kept.
+ */
+export async function storms(
+  count: number,
+  atOnce = count,
+): Promise<{ readonly handshakes: Storm; readonly kept: Storm }> {
+  await using crowd = await crowdOf(count);
+  const first = await started(crowd.file);
+  const handshakes = await measured(first, () => crowd.enter(atOnce));
+  await pause(stored);
   await ended(first);
-  const second = await started(file);
-  const kept = await measured(second, () =>
-    Promise.all(clients.map((client, at) => client.load(associations[at]!, 1, 1))),
-  );
+  const second = await started(crowd.file);
+  const kept = await measured(second, () => crowd.ask());
   await ended(second);
   return { handshakes, kept };
 }

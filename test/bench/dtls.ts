@@ -29,6 +29,9 @@ const certifiedPerRound = flags.quick ? 100 : 500;
 const idle = 10_000;
 /** Devices that come at once. */
 const crowd = flags.quick ? 200 : 1000;
+/** Devices that have kept their associations, and how many of them shake hands at a time before. */
+const fleet = flags.quick ? 1000 : 5000;
+const fleetAtOnce = 100;
 
 interface Server {
   readonly name: string;
@@ -103,6 +106,7 @@ try {
   }
   const [postern, libcoap] = servers;
   const { handshakes, kept } = await storms(crowd);
+  const { kept: fleetKept } = await storms(fleet, fleetAtOnce);
   const ofStorm = (name: string, what: string, { seconds, cpuSeconds: cpu, megabytes }: Storm) => ({
     [`${name}-time`]: single(`${what}: time until each has an answer`, 's', seconds),
     [`${name}-cpu`]: single(`${what}: CPU of the gateway`, 's', cpu),
@@ -144,6 +148,12 @@ try {
           'µs',
           ({ certifiedCpu }) => certifiedCpu,
         ),
+        'per-core': measured(
+          `Protected requests per second of CPU, ${postern.name}`,
+          'requests/s',
+          postern.cpu.map((microseconds) => 1e6 / microseconds),
+          { atLeast: 30_000 },
+        ),
         ...ofBoth('rate', 'Throughput', 'requests/s', ({ rate }) => rate),
         ...ofBoth(
           'handshake-rate',
@@ -153,6 +163,11 @@ try {
         ),
         ...ofStorm('storm', `${crowd.toLocaleString('en')} devices that shake hands at once`, handshakes),
         ...ofStorm('kept', 'The same devices after kill -9 of the gateway, in kept associations', kept),
+        ...ofStorm(
+          'fleet',
+          `${fleet.toLocaleString('en')} devices after kill -9 of the gateway, in kept associations`,
+          fleetKept,
+        ),
         idle: measured(
           `Memory (RSS) of an idle association with a session, at ${idle.toLocaleString('en')}`,
           'KB',

@@ -156,7 +156,7 @@ test('data, configuration and log of the board cannot hold programs, devices or 
   }
 });
 
-test('root reads nothing that the gateway can write, but the bundle, which RAUC checks, and the configuration while it is provisioned', () => {
+test('root reads nothing that the gateway can write, but the bundle and revocation lists, whose signatures it checks, and the configuration while it is provisioned', () => {
   const ofGateway = /\/data\/(config|identity|state|update)\b[^\s;)"']*/g;
   const found = readdirSync(scripts).flatMap((name) =>
     readFileSync(join(scripts, name), 'utf8')
@@ -168,6 +168,8 @@ test('root reads nothing that the gateway can write, but the bundle, which RAUC 
     new Set(found),
     new Set([
       'agent /data/update/bundle.raucb',
+      // An authority must have signed it.
+      'agent /data/update/revoked.pem',
       // Before the gateway runs.
       'first-boot /data/config',
       'first-boot /data/config/gateway.toml',

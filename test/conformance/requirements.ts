@@ -817,7 +817,7 @@ export const requirements: readonly Requirement[] = [
       'adaptation mode',
       'S',
       'Devices that speak LwM2M are bootstrapped, registered, attached, reported, and managed by DM commands',
-      'gateway/modes/adaptation.ts gateway/modes/adapted-client.ts gateway/modes/adapted-reader.ts gateway/modes/adapted-writer.ts gateway/modes/adapted-firmware.ts gateway/southbound/registration-server.ts gateway/southbound/lwm2m-bootstrap-server.ts wire/lwm2m/',
+      'gateway/modes/adaptation.ts gateway/modes/adapted-client.ts gateway/modes/adapted-patience.ts gateway/modes/adapted-reader.ts gateway/modes/adapted-writer.ts gateway/modes/adapted-firmware.ts gateway/southbound/registration-server.ts gateway/southbound/lwm2m-bootstrap-server.ts wire/lwm2m/',
     ],
   ]),
   ...together('OMA GwMO, section 8.4 in the text of the change request', [

@@ -1,104 +1,10 @@
 import assert from 'node:assert/strict';
-import { createSocket, type Socket } from 'node:dgram';
-import { once } from 'node:events';
-import { type TestContext, test } from 'node:test';
-import { SystemClock } from '../../src/base/clock.ts';
+import { test } from 'node:test';
 import { systemEntropy } from '../../src/base/entropy.ts';
-import { CoapStack } from '../../src/device/coap-stack.ts';
-import { ProtectedDatagrams, VolatileSenders } from '../../src/device/protected-datagrams.ts';
-import { Blockwise } from '../../src/wire/coap/blockwise.ts';
 import { call } from '../../src/wire/coap/blockwise-client.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
-import { CoapEndpoint } from '../../src/wire/coap/endpoint.ts';
-import { type Handler, reply } from '../../src/wire/coap/message.ts';
-import { OscoreContexts } from '../../src/wire/secure/oscore/contexts.ts';
-import { Oscore } from '../../src/wire/secure/oscore/protection.ts';
-import { EventRecorder } from '../event-recorder.ts';
-import { MemorySenders, ofDevice, ofGateway } from '../wire/secure/oscore/party.ts';
-
-const clock = new SystemClock((thrown) => {
-  throw thrown;
-});
-
-/** A gateway's endpoint on a real socket, which can lose its memory, and a device's stack with the package `coap`. */
-class Rig {
-  readonly #t: TestContext;
-  readonly events = new EventRecorder();
-  readonly #senders = new MemorySenders();
-  handler: Handler = () => reply(Code.Content);
-  /** What becomes of each datagram that arrives at the gateway or leaves it. By default it passes. */
-  passes: (datagram: Buffer, isOutward: boolean) => boolean = () => true;
-  endpoint!: CoapEndpoint;
-  contexts!: OscoreContexts;
-  #socket!: Socket;
-  readonly answered: string[] = [];
-  stack!: CoapStack;
-
-  constructor(t: TestContext) {
-    this.#t = t;
-  }
-
-  get base(): string {
-    return `coap://127.0.0.1:${this.#socket.address().port}`;
-  }
-
-  async open(): Promise<this> {
-    const socket = createSocket('udp4').bind(0, '127.0.0.1');
-    this.#socket = socket;
-    await once(socket, 'listening');
-    socket.on('message', (datagram, { address, port }) => {
-      if (this.passes(datagram, true)) this.endpoint.receive(datagram, address, port);
-    });
-    this.start();
-    const protection = new ProtectedDatagrams({
-      clock,
-      events: this.events,
-      contextFor: () => ({ name: 'gateway', identity: '', parameters: ofDevice }),
-      senders: new VolatileSenders(),
-    });
-    const answering = ({ url, payload }: { url: string; payload: Uint8Array }) => {
-      this.answered.push(url);
-      return { code: '2.04', payload };
-    };
-    this.stack = new CoapStack(clock, '127.0.0.1', answering, this.events, protection);
-    await this.stack.open();
-    this.#t.after(async () => {
-      await this.stack[Symbol.asyncDispose]();
-      this.endpoint.stop();
-      socket.close();
-    });
-    return this;
-  }
-
-  /** A run of the gateway. What only the memory of the run before held is gone. */
-  start(): void {
-    this.endpoint?.stop();
-    this.contexts = new OscoreContexts({ clock, events: this.events, store: this.#senders });
-    this.contexts.add('device', ofGateway);
-    const blocks = new Blockwise((request) => this.handler(request), clock);
-    this.endpoint = new CoapEndpoint({
-      clock,
-      entropy: systemEntropy,
-      events: this.events,
-      handler: blocks.handle,
-      protection: new Oscore({ contexts: this.contexts, clock, entropy: systemEntropy, events: this.events }),
-      send: (datagram, port, address) => {
-        if (this.passes(datagram, false)) this.#socket.send(datagram, port, address);
-      },
-    });
-  }
-
-  async ask(payload: string) {
-    const answer = await this.stack.request({
-      method: 'POST',
-      base: this.base,
-      path: '/x',
-      payload: Buffer.from(payload),
-      timeout: 30_000,
-    });
-    return `${answer.code} ${Buffer.from(answer.payload).toString()}`;
-  }
-}
+import { reply } from '../../src/wire/coap/message.ts';
+import { OscoreRig } from './oscore-rig.ts';
 
 const limit = { timeout: 60_000 };
 
@@ -106,7 +12,7 @@ test(
   'bodies of any size go both ways, and the memory of the gateway is lost at each place of an upload',
   limit,
   async (t) => {
-    const rig = await new Rig(t).open();
+    const rig = await new OscoreRig(t).open();
     rig.handler = ({ payload }) => reply(Code.Content, { payload: `${payload.length} ${'z'.repeat(3000)}` });
     const body = 'b'.repeat(2000);
     const expected = `2.05 2000 ${'z'.repeat(3000)}`;
@@ -130,7 +36,7 @@ test(
   'a lost request, a lost response and a doubled datagram are as without OSCORE: each request is handled once',
   limit,
   async (t) => {
-    const rig = await new Rig(t).open();
+    const rig = await new OscoreRig(t).open();
     const heard: string[] = [];
     rig.handler = ({ payload }) => {
       heard.push(Buffer.from(payload).toString());
@@ -159,7 +65,7 @@ test(
   'a request of the gateway reaches the device protected, also when the gateway begins and the device knows nothing',
   limit,
   async (t) => {
-    const rig = await new Rig(t).open();
+    const rig = await new OscoreRig(t).open();
     await rig.ask('where the device is');
     const { address, port } = rig.contexts.get('device')!.place!;
     rig.start();
@@ -185,7 +91,7 @@ test(
 );
 
 test('what is not protected is not served by the device, and not believed', limit, async (t) => {
-  const rig = await new Rig(t).open();
+  const rig = await new OscoreRig(t).open();
   await rig.ask('where the device is');
   const { address, port } = rig.contexts.get('device')!.place!;
   rig.contexts.remove('device');

@@ -74,7 +74,13 @@ const rows: readonly (readonly [row: string, ...says: string[]])[] = [
     n(admissionDefaults.allMulticast.rate),
   ],
   ['Children of one broker gateway that are asked', n(childWayLimits.asking), n(childWayLimits.asked)],
-  ['Token buckets', n(admissionTable.addresses), n(admissionTable.prefixes), n(admissionTable.parties)],
+  [
+    'Token buckets',
+    n(admissionTable.addresses),
+    n(admissionTable.prefixes),
+    n(admissionTable.parties),
+    n(admissionTable.proven),
+  ],
   ['Known addresses', n(admissionTable.known)],
   ['Datagrams of one conversation', n(mostAnswersDue)],
   [

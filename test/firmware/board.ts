@@ -40,6 +40,8 @@ export interface BoardParts {
   readonly brokerUrl?: string;
   /** DevIds of devices that the gateway may bootstrap. */
   readonly devices?: readonly string[];
+  /** Pre-shared keys of devices that come over DTLS. Without them it is not served. */
+  readonly dtlsDevices?: readonly { readonly identity: string; readonly key: string }[];
   /** The table `update` of the gateway's configuration. */
   readonly update?: Readonly<Record<string, unknown>>;
   /** PEM text of the authority that certifies the servers of updates. */
@@ -62,20 +64,23 @@ export class Board implements AsyncDisposable {
   readonly folder: string;
   readonly disk: string;
   readonly coapPort: number;
+  /** Port of this machine that is forwarded to the board's port for CoAP over DTLS. */
+  readonly coapsPort: number;
   /** Port of this machine that is forwarded to a TCP port of the board that is not open. */
   readonly closedPort: number;
   readonly machine: Machine;
 
-  private constructor(folder: string, ports: { coap: number; closed: number }, parts: BoardParts) {
+  private constructor(folder: string, ports: Record<'coap' | 'coaps' | 'closed', number>, parts: BoardParts) {
     this.folder = folder;
     this.disk = join(folder, 'disk.img');
     this.coapPort = ports.coap;
+    this.coapsPort = ports.coaps;
     this.closedPort = ports.closed;
     this.machine = new Machine({
       folder,
       disk: this.disk,
       hardware: parts.hardware,
-      udp: { 5683: ports.coap },
+      udp: { 5683: ports.coap, 5684: ports.coaps },
       tcp: { [closedPort]: ports.closed },
       kernelArguments: 'postern.log=console',
     });
@@ -83,12 +88,18 @@ export class Board implements AsyncDisposable {
 
   static async flash(parts: BoardParts): Promise<Board> {
     const folder = mkdtempSync(join(tmpdir(), 'postern-board-'));
-    const board = new Board(folder, { coap: await freePort('udp'), closed: await freePort('tcp') }, parts);
-    const { brokerUrl = 'mqtt://127.0.0.1:1', devices = [] } = parts;
+    const ports = {
+      coap: await freePort('udp'),
+      coaps: await freePort('udp'),
+      closed: await freePort('tcp'),
+    };
+    const board = new Board(folder, ports, parts);
+    const { brokerUrl = 'mqtt://127.0.0.1:1', devices = [], dtlsDevices } = parts;
     const authority = parts.updateAuthority === undefined ? {} : { ca: 'updates.crt' };
     const config = stringify({
       gateway: { id: 'gw-1' },
       coap: { leisure: 50, 'insecure-plain-coap': true, advertise: `127.0.0.1:${board.coapPort}` },
+      ...(dtlsDevices && { coaps: { device: dtlsDevices } }),
       mqtt: { url: brokerUrl.replace('127.0.0.1', host) },
       'dm-server': {
         id: 'dm.example',

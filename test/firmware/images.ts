@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Board } from '../../firmware-image/boards/board.ts';
 import { qemu } from '../../firmware-image/boards/qemu.ts';
@@ -71,4 +71,14 @@ export async function buildFor(name: string, version: string, wanted: Wanted = {
     ...(bootLoader !== undefined && { bootLoader }),
     ...(fault && { program: faulty(fault) }),
   });
+}
+
+/**
+ * The disk and the source of the trusted device tree in an output folder of `npm run image`.
+ * @throws {Error} when there is no disk
+ */
+export function imageIn(folder: string): { disk: string; trust: string } {
+  const disk = existsSync(folder) && readdirSync(folder).find((name) => /^postern-.*\.img$/.test(name));
+  if (!disk) throw new Error(`${folder} has no disk image: npm run image`);
+  return { disk: join(folder, disk), trust: join(folder, 'trust.dts') };
 }

@@ -16,7 +16,14 @@ test('the sessions of a bounded number of triggers are remembered, also after a 
   const database = openDatabase(file, headendSchema);
   const sessions = new TriggeredSessions({ ...parts, database });
   const begin = (name: string) =>
-    sessions.begin({ gateway: 'gw-1', name, devices: [`urn:dev:${name}`], operations: [], deadline: 60 });
+    sessions.begin({
+      gateway: 'gw-1',
+      name,
+      devices: [`urn:dev:${name}`],
+      strangers: new Set(),
+      operations: [],
+      deadline: 60,
+    });
   for (let number = 0; number < triggerLimit; number++) begin(`t${number}`);
   assert.equal(jobs.count('urn:dev:t0'), 1);
   begin('more');

@@ -7,7 +7,12 @@ import { describe, test } from 'node:test';
 import { hashedName } from '../../src/base/hashed-name.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import type { Headend } from '../../src/headend/headend.ts';
+import { Code, codeText } from '../../src/wire/coap/codes.ts';
+import { Option, uint, uriOptions } from '../../src/wire/coap/options.ts';
+import { LeapClock } from '../leap-clock.ts';
 import { startAedes } from '../peers/brokers.ts';
+import { CoapPeer } from '../peers/coap-peer.ts';
+import { turn } from '../wire/coap/wire.ts';
 import { childTables, Site } from './site.ts';
 
 const id = 'urn:dev:lwm2m:1';
@@ -280,6 +285,61 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
     );
   });
 
+  test('a client downloads from another port than it registered from, also after a restart in the middle; without its ticket nobody does', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'postern-ticket-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const state = { gateway: { id: 'gw-1', state: join(folder, 'state.db') }, ...clients(id) };
+    const first = await site.gateway([], state);
+    const client = site.client(id, first);
+    await client.start();
+    await client.attached;
+    await site.headendEvents.until('alert.device-attach', { device: id });
+    const image = randomBytes(40_000);
+    await headend.stageImage('gw-1', { name: 'fw', version: '2', data: image });
+    await site.gatewayEvents.until('image.ready');
+    const write = `<Replace><CmdID>1</CmdID><Item><Target><LocURI>./5/0/1</LocURI></Target><Data>gw-image:fw</Data></Item></Replace>`;
+    assert.match(await fanOut(site, headend, 'give', write), /Done="1"/);
+    const uri = new URL(String(client.value('/5/0/1')).replace('coap:', 'http:'));
+    assert.ok(String(uri).length < 255, 'it fits into resource 5/0/1');
+    await using fetcher = await CoapPeer.open();
+    const ask = async (query: string, block: number) => {
+      const options = [
+        ...uriOptions(uri.pathname.slice(1).split('/'), query.slice(1).split('&')),
+        uint(Option.Block2, block * 16 + 6),
+      ];
+      const request = { code: Code.GET, options, payload: new Uint8Array(), timeout: 5000 };
+      const { code, payload } = await fetcher.endpoint.request('127.0.0.1', Number(uri.port), request);
+      return { code: codeText(code), payload };
+    };
+    // In blocks of 1024, as a client with a socket of its own has agreed with the gateway.
+    const got: Awaited<ReturnType<typeof ask>>[] = [];
+    for (let block = 0; block < 20; block++) got.push(await ask(uri.search, block));
+    const stranger = await ask(`?${uri.searchParams.toString().split('&')[0]}`, 0);
+    assert.equal(stranger.code, '4.01');
+    // Another host that knows the URI: its address may be forged, so it gets no more than three times what it sends.
+    await using elsewhere = await CoapPeer.open(undefined, '127.0.0.2');
+    const options = [
+      ...uriOptions(uri.pathname.slice(1).split('/'), uri.search.slice(1).split('&')),
+      uint(Option.Block2, 6),
+    ];
+    const request = { code: Code.GET, options, payload: new Uint8Array(), timeout: 5000 };
+    const small = await elsewhere.endpoint.request('127.0.0.1', Number(uri.port), request);
+    assert.equal(codeText(small.code), '2.05');
+    assert.ok(small.payload.length <= 256, `${small.payload.length}`);
+    await first[Symbol.asyncDispose]();
+    await using again = new Site(broker.url);
+    await again.gateway([], {
+      ...state,
+      coap: { port: first.coapPort, leisure: 50, 'insecure-plain-coap': true },
+    });
+    for (let block = 20; block < 40; block++) got.push(await ask(uri.search, block));
+    assert.deepEqual([...new Set(got.map(({ code }) => code))], ['2.05']);
+    assert.deepEqual(Buffer.concat(got.map(({ payload }) => payload)), image);
+  });
+
   // conforms: GW-26, GW-19
   test('one FUMO order updates both kinds of devices; orders without a package or with a wrong URL fail', async () => {
     await using broker = await startAedes();
@@ -377,7 +437,12 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
       });
       const [outcome] = await manage(second, [{ name: 'Get', uri: './3303/0/5701' }]);
       assert.equal(outcome?.results[0]?.data, 'Cel', 'managed although it was not heard since the restart');
+      const shown = { version: '1.1', lifetime: 3600, binding: 'U', queueMode: false };
+      const listed = () => second.devices()[0] as { registration?: object; lastSeen: number } | undefined;
+      assert.deepEqual(listed()?.registration, shown);
+      const before = listed()?.lastSeen ?? 0;
       await client.update();
+      assert.ok((listed()?.lastSeen ?? 0) > before, 'an update moves when it was heard last');
       assert.equal(site.deviceEvents.count('device.attach-done'), 1, 'and its registration is good');
     } finally {
       rmSync(folder, { recursive: true });
@@ -416,6 +481,53 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
       assert.equal(isDone, false);
       await client.update();
       assert.equal(await waiting, 200);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  // conforms: GW-26
+  test('a fan-out without a Timeout waits for a client that sleeps, longer than for others; the deadline ends it', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const folder = mkdtempSync(join(tmpdir(), 'postern-asleep-'));
+    try {
+      const headend = await site.headend([]);
+      const state = { gateway: { id: 'gw-1', state: join(folder, 'state.db') }, ...clients(id) };
+      const first = await site.gateway([], state);
+      const client = site.client(id, first, { 'queue-mode': true });
+      await client.start();
+      await client.attached;
+      await site.headendEvents.until('alert.device-attach', { device: id });
+      const port = first.coapPort;
+      await first[Symbol.asyncDispose]();
+      // After a restart the gateway does not know that the client is awake.
+      await using again = new Site(broker.url);
+      const clock = new LeapClock();
+      const surroundings = { clock };
+      await again.gateway(
+        [],
+        { ...state, coap: { port, leisure: 50, 'insecure-plain-coap': true } },
+        true,
+        surroundings,
+      );
+      const command = get('./3303/0/5701');
+      const order = (name: string, more: object) =>
+        headend.fanOut('gw-1', { name, command, targets: {}, returnFormat: 0, ...more });
+      const patient = await order('patient', {});
+      const brief = await order('brief', { timeout: 60 });
+      const dead = await order('dead', { deadline: 120 });
+      await clock.leap(90_000);
+      await site.headendEvents.until('alert.command-fanout', { correlator: brief.correlator });
+      await clock.leap(60_000);
+      await site.headendEvents.until('alert.command-fanout', { correlator: dead.correlator });
+      const result = (name: string) => headend.fanouts().find((each) => each.name === name)?.result ?? '';
+      assert.match(result('brief'), /Status="408"/);
+      assert.match(result('dead'), /Status="408"/);
+      assert.equal(result('patient'), '', 'it waits');
+      await client.update();
+      await site.headendEvents.until('alert.command-fanout', { correlator: patient.correlator });
+      assert.match(result('patient'), />Cel</);
     } finally {
       rmSync(folder, { recursive: true });
     }
@@ -464,6 +576,49 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
     await client.update();
     await again;
     assert.equal(gateway.devices().length, 1, 'it is still listed, so it may register again');
+  });
+
+  test('a trigger for devices of both kinds goes to those that open sessions; the LwM2M client has a status of its own', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([other]);
+    const gateway = await site.gateway([], clients(id));
+    const device = site.device(other, gateway, { server: true });
+    const client = site.client(id, gateway);
+    for (const each of [device, client]) {
+      await each.start();
+      await each.attached;
+      await site.headendEvents.until('alert.device-attach', { device: each.id });
+    }
+    const ended = site.headendEvents.next('session.ended', { device: other });
+    const trigger = (devices: readonly string[]) =>
+      headend.trigger('gw-1', {
+        name: 'wake',
+        targets: {},
+        returnFormat: 2,
+        devices,
+        operations: [{ name: 'Get', uri: './DevInfo/Man' }],
+      });
+    const { correlator } = await trigger([id, other, 'urn:dev:unknown']);
+    await site.headendEvents.until('alert.device-trigger', { correlator });
+    const [{ result } = { result: '' }] = headend.records.results('DeviceTrigger');
+    assert.match(result, /Total="3" Done="1" Failed="2"/);
+    for (const [status, name] of [
+      [406, id],
+      [200, other],
+      [412, 'urn:dev:unknown'],
+    ])
+      assert.ok(
+        result.includes(`<Group Status="${status}" Commands="" Count="1"><Device ID="${name}"/>`),
+        result,
+      );
+    await ended;
+    while (headend.triggered('gw-1', 'wake')?.some(({ status }) => status === 0)) await turn();
+    assert.deepEqual(
+      headend.triggered('gw-1', 'wake')?.map(({ status }) => status),
+      [404, 200, 404],
+    );
+    await assert.rejects(trigger([id]), { code: 'notFound', message: /no account/ }, 'nothing to be done');
   });
 
   test('LwM2M without security must be allowed explicitly, and a device can be listed for one protocol only', async () => {

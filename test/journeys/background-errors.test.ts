@@ -346,6 +346,7 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     const events = new EventRecorder();
     const clock = new HandClock();
     const firmware = new AdaptedFirmware({
+      imageAt: () => undefined,
       clientOf: () => undefined,
       calls: undefined as never,
       ended: broken,
@@ -558,7 +559,14 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     clock.after = broken;
     const database = openDatabase(':memory:', headendSchema);
     const sessions = new TriggeredSessions({ jobs, clock, events, database });
-    const trigger = { gateway: 'gw-1', name: 't', devices: [id], operations: [], deadline: 60 };
+    const trigger = {
+      gateway: 'gw-1',
+      name: 't',
+      devices: [id],
+      strangers: new Set<string>(),
+      operations: [],
+      deadline: 60,
+    };
     sessions.begin(trigger);
     await named(events, 'trigger');
     clock.after = after;

@@ -15,7 +15,7 @@ after(() => rmSync(folder, { recursive: true }));
 const file = join(folder, 'gateway.toml');
 
 /** Writes the configuration of a gateway with these keys of devices, by identity. */
-function configure(keys: Readonly<Record<string, string>>, port = 0): void {
+function configure(keys: Readonly<Record<string, string>>, port = 0, more = ''): void {
   const devices = Object.entries(keys).map(
     ([identity, key]) => `[[coaps.device]]\nidentity = "${identity}"\nkey = "${key}"\n`,
   );
@@ -26,7 +26,7 @@ function configure(keys: Readonly<Record<string, string>>, port = 0): void {
   writeFileSync(
     file,
     `[gateway]\nid = "gw-1"\nstate = "${join(folder, 'state.db')}"\nadmin-socket = "${join(folder, 'admin.sock')}"\n[coap]\n${plain}\n[coaps]\nport = ${port}\n
-     ${devices.join('')}[mqtt]\nurl = "mqtt://127.0.0.1:1"\n[dm-server]\n${server}\n${clients}\n`,
+     ${devices.join('')}[mqtt]\nurl = "mqtt://127.0.0.1:1"\n[dm-server]\n${server}\n${clients}\n${more}`,
   );
 }
 
@@ -82,6 +82,17 @@ for (const program of ['coap-client-openssl', 'coap-client-gnutls'])
       await gateway.until('registration.taken', { device: 'id' });
     });
   });
+
+test('limits.associations: the device that was silent for longest shakes hands again', async () => {
+  const names = Array.from({ length: 17 }, (_, at) => `device-${at}`);
+  configure(Object.fromEntries(names.map((name) => [name, `${key}`])), 0, '[limits]\nassociations = 16');
+  const { gateway, port } = await started();
+  await using _gateway = gateway;
+  await using device = await SocketEnd.open({ server: undefined as never });
+  for (const identity of names)
+    await device.dtls.connect({ address: '127.0.0.1', port, local: '' }, { identity, key });
+  await gateway.until('dtls.closed', { identity: names[0]!, reason: 'there are too many' });
+});
 
 test('after a stop, and after kill -9, a device goes on in its association, without a handshake', async () => {
   await using device = await SocketEnd.open({ server: undefined as never });

@@ -379,3 +379,21 @@ test(
     assert.equal(after.keys.at(again.identity), undefined);
   },
 );
+
+test('a client downloads by another association than the one it registered with', limit, async () => {
+  const lone = await gatewayOf();
+  await using _gateway = lone.gateway;
+  const { port, events } = lone;
+  const key = await (async () => {
+    await using blank = await Party.open(port, factory);
+    return await blank.pack();
+  })();
+  await using registered = await Party.open(port, key);
+  // There is no such image. 4.01 is said before that.
+  const ask = async (party: Party) => (await party.ask(Code.GET, '/img/fw')).code;
+  assert.equal(await ask(registered), '4.01');
+  assert.equal(await registered.register(), '2.01');
+  await events.until('device.attached', { device: id });
+  await using downloads = await Party.open(port, key);
+  assert.equal(await ask(downloads), '4.04');
+});

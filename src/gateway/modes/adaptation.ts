@@ -9,6 +9,7 @@ import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 import { AdaptedClient } from './adapted-client.ts';
 import { AdaptedFirmware, type AdaptedFirmwareParts } from './adapted-firmware.ts';
+import { AdaptedPatience } from './adapted-patience.ts';
 import { type Manage, WaitingWork } from './waiting-work.ts';
 
 export interface AdaptationModeParts {
@@ -21,6 +22,7 @@ export interface AdaptationModeParts {
   readonly calls: LwM2mCalls;
   /** Called when a firmware update that a client accepted has ended. */
   readonly updated: AdaptedFirmwareParts['ended'];
+  readonly imageAt: AdaptedFirmwareParts['imageAt'];
   readonly clock: Clock;
   readonly events: Events;
 }
@@ -39,15 +41,17 @@ export class AdaptationMode implements AsyncDisposable {
   readonly #parts: AdaptationModeParts;
   readonly #waiting: WaitingWork;
   readonly #talking = new Map<string, Promise<unknown>>();
+  /** Signals that are aborted at the deadline of an order, by the operations of the order. */
+  readonly #deadlines = new WeakMap<readonly Operation[], AbortSignal>();
   readonly #heardAt = new BoundedMap<string, Monotonic>(remembered);
   readonly #stop = new AbortController();
   readonly #firmware: AdaptedFirmware;
 
   constructor(parts: AdaptationModeParts) {
     this.#parts = parts;
-    const { updated: ended, clientOf, calls, clock, events } = parts;
+    const { updated: ended, ...rest } = parts;
     const { signal } = this.#stop;
-    this.#firmware = new AdaptedFirmware({ clientOf, calls, ended, clock, events, signal });
+    this.#firmware = new AdaptedFirmware({ ...rest, ended, signal });
     this.#waiting = new WaitingWork(parts.clock);
   }
 
@@ -61,7 +65,7 @@ export class AdaptationMode implements AsyncDisposable {
   heard(deviceId: string): void {
     this.#heardAt.set(deviceId, this.#parts.clock.now());
     // The message shows that the client is at its address now.
-    if (this.#waiting.has(deviceId)) this.#talk(deviceId, this.#parts.lastHeard(deviceId));
+    if (this.#waiting.has(deviceId)) void this.#talk(deviceId, this.#parts.lastHeard(deviceId));
   }
 
   /** To be called when a client is no longer attached. Waiting operations fail with `notFound`. */
@@ -76,10 +80,26 @@ export class AdaptationMode implements AsyncDisposable {
   readonly manage: Manage = async (deviceId, operations, options) => {
     const client = this.#parts.clientOf(deviceId);
     if (!client) throw new PosternError('notFound', `${deviceId} is not registered here`);
-    return await this.#waiting.perform(deviceId, operations, options, async () => {
-      if (!client.queueMode || this.#isAwake(deviceId)) this.#talk(deviceId, this.#parts.clock.now());
-      else options.away?.();
-    });
+    const { until, patience = options.timeout, begun } = options;
+    const own = [...operations];
+    if (until) this.#deadlines.set(own, until);
+    let isWaiting = true;
+    const waiting = {
+      ...options,
+      timeout: client.queueMode ? patience : options.timeout,
+      begun: () => {
+        isWaiting = false;
+        begun?.();
+      },
+    };
+    try {
+      return await this.#waiting.perform(deviceId, own, waiting, async () => {
+        if (!client.queueMode || this.#isAwake(deviceId)) await this.#talk(deviceId, this.#parts.clock.now());
+        if (isWaiting) options.away?.();
+      });
+    } finally {
+      isWaiting = false;
+    }
   };
 
   #isAwake(deviceId: string): boolean {
@@ -88,15 +108,19 @@ export class AdaptationMode implements AsyncDisposable {
   }
 
   /**
-   * Starts to perform all waiting operations of a client, unless that is under way already.
+   * Performs all waiting operations of a client, unless that is under way already. Resolves when none is left, or the
+   * client is not there.
    * @param since a message of the client since then shows that it is at its address
    */
-  #talk(deviceId: string, since: Monotonic): void {
-    if (this.#talking.has(deviceId) || this.#stop.signal.aborted) return;
+  async #talk(deviceId: string, since: Monotonic): Promise<void> {
     const { clock, events } = this.#parts;
     const { signal } = this.#stop;
-    const converse = () => this.#converse(deviceId, since);
-    this.#talking.set(deviceId, persistently({ clock, events }, 'device-work', converse, signal));
+    if (!this.#talking.has(deviceId) && !signal.aborted)
+      this.#talking.set(
+        deviceId,
+        persistently({ clock, events }, 'device-work', () => this.#converse(deviceId, since), signal),
+      );
+    await this.#talking.get(deviceId);
   }
 
   /**
@@ -124,14 +148,21 @@ export class AdaptationMode implements AsyncDisposable {
     deviceId: string,
     operations: readonly Operation[],
   ): Promise<readonly OperationOutcome[]> {
-    const { clientOf, calls } = this.#parts;
+    const { clientOf, calls, clock, isThere } = this.#parts;
+    const until = this.#deadlines.get(operations);
+    const stop = this.#stop.signal;
+    const patience = new AdaptedPatience({
+      isThere: (...args) => isThere(deviceId, ...args),
+      signal: until ? AbortSignal.any([stop, until]) : stop,
+      clock,
+    });
     const outcomes: OperationOutcome[] = [];
     for (const operation of operations) {
       // The client may have left, or changed its address, since the operation before.
       const client = clientOf(deviceId);
       outcomes.push(
         client
-          ? await new AdaptedClient(client, calls, this.#firmware, this.#stop.signal).perform(operation)
+          ? await new AdaptedClient(client, calls, this.#firmware, patience).perform(operation)
           : { operation, status: DmStatus.NotFound, results: [] },
       );
     }

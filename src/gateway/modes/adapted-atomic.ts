@@ -22,6 +22,8 @@ const outcomeWith = (operation: Operation, status: number): OperationOutcome => 
  * before it is replaced. When a Replace fails, the earlier values are written back. Therefore only Replace is supported
  * in an Atomic: any other operation in it gets 406, and nothing is performed.
  *
+ * A value that cannot be read is not replaced: its Replace gets the status of the Get, such as 408 from a silent client.
+ *
  * Returns 200; 507 when an operation failed and everything was written back; 516 when writing back failed.
  */
 export async function performAtomic(atomic: Compound, perform: Perform): Promise<OperationOutcome> {
@@ -40,8 +42,9 @@ export async function performAtomic(atomic: Compound, perform: Perform): Promise
   }
   const done: Done[] = [];
   for (const [at, operation] of operations.entries()) {
-    const [before] = (await perform({ name: 'Get', uri: operation.uri })).results;
-    const outcome = before ? await perform(operation) : outcomeWith(operation, DmStatus.NotFound);
+    const read = await perform({ name: 'Get', uri: operation.uri });
+    const [before] = read.results;
+    const outcome = before ? await perform(operation) : outcomeWith(operation, read.status);
     if (before && isOk(outcome.status)) {
       done.push({ operation, before });
       continue;

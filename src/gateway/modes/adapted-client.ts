@@ -7,6 +7,7 @@ import type { Registration } from '../store/registrations.ts';
 import { performAtomic } from './adapted-atomic.ts';
 import type { AdaptedFirmware } from './adapted-firmware.ts';
 import { commandNotAllowed, findNode, notSupported } from './adapted-nodes.ts';
+import type { AdaptedPatience } from './adapted-patience.ts';
 import { AdaptedReader } from './adapted-reader.ts';
 import { textIn } from './adapted-values.ts';
 import { AdaptedWriter } from './adapted-writer.ts';
@@ -18,12 +19,15 @@ import { AdaptedWriter } from './adapted-writer.ts';
 export class AdaptedClient {
   readonly #client: Registration;
   readonly #firmware: AdaptedFirmware;
+  readonly #patience: AdaptedPatience;
   readonly #reader: AdaptedReader;
   readonly #writer: AdaptedWriter;
 
-  constructor(client: Registration, calls: LwM2mCalls, firmware: AdaptedFirmware, signal: AbortSignal) {
+  constructor(client: Registration, calls: LwM2mCalls, firmware: AdaptedFirmware, patience: AdaptedPatience) {
+    const { signal } = patience;
     this.#client = client;
     this.#firmware = firmware;
+    this.#patience = patience;
     this.#reader = new AdaptedReader(client, calls, firmware, signal);
     this.#writer = new AdaptedWriter(client, calls, this.#reader, signal);
   }
@@ -37,7 +41,12 @@ export class AdaptedClient {
       return { operation, status: DmStatus.Ok, results: [], parts };
     }
     try {
-      return { operation, status: DmStatus.Ok, results: [], ...(await this.#command(operation)) };
+      return {
+        operation,
+        status: DmStatus.Ok,
+        results: [],
+        ...(await this.#patience.try(() => this.#command(operation))),
+      };
     } catch (thrown) {
       return { operation, status: asPosternError(thrown).dmStatus, results: [] };
     }

@@ -7,8 +7,10 @@ import { ownText } from '../../base/own-bytes.ts';
 import { DmError } from '../../dm/dm-error.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { FumoResult, FumoState } from '../../mo/fumo.ts';
+import type { CallBody } from '../../wire/coap/blockwise-client.ts';
 import { FirmwareResource, FirmwareResult, FirmwareState, ObjectId } from '../../wire/lwm2m/objects.ts';
 import type { Path } from '../../wire/lwm2m/path.ts';
+import type { ServedImage } from '../southbound/image-resource.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 
@@ -16,6 +18,8 @@ export interface AdaptedFirmwareParts {
   /** The registration of a client that is attached here. */
   readonly clientOf: (deviceId: string) => Registration | undefined;
   readonly calls: LwM2mCalls;
+  /** The image at a URI that was made for this device, as long as the URI is valid. */
+  readonly imageAt: (deviceId: string, uri: string) => ServedImage | undefined;
   /** Called when an accepted operation has ended. `result` is a result code of FUMO. */
   readonly ended: (deviceId: string, correlator: string | undefined, result: number) => void;
   readonly clock: Clock;
@@ -37,17 +41,40 @@ const limits = { remembered: 16_384, running: 1024 } as const;
 const polling = { first: 500, cap: 30_000, deadline: 3_600_000 } as const;
 
 /** FUMO result codes (OMA FUMO 1.0, section 8.2) by LwM2M Update Result. */
-const results: Readonly<Record<number, number>> = {
-  [FirmwareResult.Success]: FumoResult.Ok,
-  2: FumoResult.NoRoom,
-  3: FumoResult.NoRoom,
-  [FirmwareResult.ConnectionLost]: FumoResult.NetworkFailed,
-  5: FumoResult.Corrupt,
-  6: FumoResult.NotAcceptable,
-  [FirmwareResult.BadUri]: FumoResult.BadUrl,
-  8: FumoResult.Failed,
-  9: FumoResult.BadUrl,
-};
+const results: readonly number[] = [
+  FumoResult.Failed,
+  FumoResult.Ok,
+  FumoResult.NoRoom,
+  FumoResult.NoRoom,
+  FumoResult.NetworkFailed,
+  FumoResult.Corrupt,
+  FumoResult.NotAcceptable,
+  FumoResult.BadUrl,
+  FumoResult.Failed,
+  FumoResult.BadUrl,
+  FumoResult.Cancelled,
+];
+
+/** Values of the resource Firmware Update Delivery Method: by a Write of the package alone, and also by Package URI. */
+const delivers = { push: 1, both: 2 } as const;
+
+/** What a client says of its update. */
+interface Said {
+  readonly state: number;
+  readonly result: number;
+  readonly delivery: number;
+  /** Codes of the protocols by which it downloads. Empty when it does not say. */
+  readonly protocols: readonly number[];
+}
+
+/** Errors of a client that is silent, or is not back from its reboot. */
+const passing: ReadonlySet<string> = new Set(['timeout', 'unavailable', 'full']);
+
+/** An update that failed leaves the package, or does not. A client that defers it has not failed. */
+const hasFailed = ({ state, result }: Said): boolean =>
+  (state === FirmwareState.Idle || state === FirmwareState.Downloaded) &&
+  result > FirmwareResult.Success &&
+  result !== FirmwareResult.Deferred;
 
 /** FUMO states by LwM2M State. */
 const states: Readonly<Record<number, number>> = {
@@ -144,17 +171,15 @@ export class AdaptedFirmware {
       // The Exec must be answered before the result is reported.
       await pause(clock, 0, signal);
       if (url !== undefined) {
-        await calls.write(
-          this.#client(deviceId),
-          at(FirmwareResource.PackageUri),
-          [{ path: at(FirmwareResource.PackageUri), value: url }],
-          { signal },
-        );
-        result = await this.#until(deviceId, (state) => state === FirmwareState.Downloaded);
+        await this.#deliver(deviceId, url);
+        result = await this.#until(deviceId, ({ state }) => state === FirmwareState.Downloaded);
       }
       if (result === FumoResult.Ok && operation !== 'Download') {
-        await calls.execute(this.#client(deviceId), at(FirmwareResource.Update), '', signal);
-        result = await this.#until(deviceId, (_state, said) => said === FirmwareResult.Success);
+        // A client that reboots at once does not answer.
+        await calls
+          .execute(this.#client(deviceId), at(FirmwareResource.Update), '', signal)
+          .catch(throwUnlessPassing);
+        result = await this.#until(deviceId, (said) => said.result === FirmwareResult.Success);
       }
     } catch (thrown) {
       if (signal.aborted) return;
@@ -167,39 +192,77 @@ export class AdaptedFirmware {
   }
 
   /**
-   * Polls a client until `isReached` holds or the update has failed. A poll without an answer is repeated, because the
-   * client may be rebooting. Returns a result code of FUMO.
-   * @throws {PosternError} `timeout` after `polling.deadline`, `notFound` when the client is gone
+   * Resets the client's update, which forgets an earlier result and package. Then gives it the URI of the package; or writes the
+   * package itself, to a client that takes packages by Write alone or does not know the protocol of the URI.
+   * @throws {PosternError} as `LwM2mCalls.write`
    */
-  async #until(deviceId: string, isReached: (state: number, result: number) => boolean): Promise<number> {
-    const { clock, signal } = this.#parts;
+  async #deliver(deviceId: string, url: string): Promise<void> {
+    const { calls, imageAt, signal } = this.#parts;
+    const client = this.#client(deviceId);
+    const { state, result, delivery, protocols } = await this.#poll(client);
+    const image = imageAt(deviceId, url);
+    const isKnown = protocols.length === 0 || protocols.includes(url.startsWith('coaps:') ? 1 : 0);
+    const isPush = image && (delivery === delivers.push || (delivery === delivers.both && !isKnown));
+    const give = async (value: string) => {
+      const path = at(FirmwareResource.PackageUri);
+      await calls.write(client, path, [{ path, value }], { signal });
+    };
+    const push = (body: CallBody) => calls.push(client, at(FirmwareResource.Package), body, signal);
+    if (state !== FirmwareState.Idle || result !== FirmwareResult.None) {
+      // Not every client has this. Its earlier result is then told by the first poll alone.
+      await (isPush ? push(Buffer.alloc(1)) : give('')).catch((thrown) => {
+        if (passing.has(asPosternError(thrown).code)) throw thrown;
+      });
+    }
+    if (!isPush) return await give(url);
+    await push({
+      length: image.size,
+      subarray: (from, to) => image.read(from, Math.min(to, image.size) - from),
+    });
+  }
+
+  /**
+   * Polls a client until `isReached` holds or the update has failed. A poll without an answer is repeated, and a client that has
+   * deregistered is waited for, because the client may be rebooting. Returns a result code of FUMO.
+   * @throws {PosternError} `timeout` after `polling.deadline`
+   */
+  async #until(deviceId: string, isReached: (said: Said) => boolean): Promise<number> {
+    const { clientOf, clock, signal } = this.#parts;
     const begun = clock.now();
+    let failures = 0;
     for (let delay: number = polling.first; ; delay = Math.min(polling.cap, delay * 2)) {
       await pause(clock, delay, signal);
       try {
-        const { state, result } = await this.#poll(this.#client(deviceId));
-        if (isReached(state, result)) return FumoResult.Ok;
-        if (state === FirmwareState.Idle && result > FirmwareResult.Success)
-          return results[result] ?? FumoResult.Failed;
+        const client = clientOf(deviceId);
+        const said = client && (await this.#poll(client));
+        // Until the client has begun, it may tell the result of an earlier update.
+        if (said && hasFailed(said)) {
+          if (failures++ > 0) return results[said.result] ?? FumoResult.Failed;
+        } else if (said && isReached(said)) return FumoResult.Ok;
       } catch (thrown) {
         signal.throwIfAborted();
-        if (asPosternError(thrown).code !== 'timeout') throw thrown;
+        throwUnlessPassing(thrown);
       }
       if (clock.now() - begun > polling.deadline)
         throw new PosternError('timeout', `${deviceId} did not end its update`);
     }
   }
 
-  /** Reads State and Update Result of a client. */
-  async #poll(client: Registration): Promise<{ state: number; result: number }> {
+  async #poll(client: Registration): Promise<Said> {
     const entries = await this.#parts.calls.read(client, [ObjectId.Firmware, 0], this.#parts.signal);
-    const value = (id: number) => Number(entries.find(({ path }) => path[2] === id)?.value ?? 0);
-    return { state: value(FirmwareResource.State), result: value(FirmwareResource.Result) };
+    const values = (id: number) =>
+      entries.filter(({ path }) => path[2] === id).map(({ value }) => Number(value));
+    const [state = 0] = values(FirmwareResource.State);
+    const [result = 0] = values(FirmwareResource.Result);
+    const [delivery = 0] = values(FirmwareResource.Delivery);
+    return { state, result, delivery, protocols: values(FirmwareResource.Protocols) };
   }
 
   /** State of the update as a FUMO state. */
   async #state(client: Registration): Promise<number> {
-    const { state, result } = await this.#poll(client);
+    const said = await this.#poll(client);
+    const { state, result } = said;
+    if (state === FirmwareState.Downloaded && hasFailed(said)) return FumoState.FailedWithData;
     if (state !== FirmwareState.Idle) return states[state] ?? FumoState.Idle;
     if (result === FirmwareResult.None) return FumoState.Idle;
     if (result === FirmwareResult.Success) return FumoState.DoneWithoutData;
@@ -216,6 +279,11 @@ export class AdaptedFirmware {
     if (!client) throw new PosternError('notFound', `${deviceId} is not registered any more`);
     return client;
   }
+}
+
+/** @throws {PosternError} `thrown` itself, when a later poll does not change it */
+function throwUnlessPassing(thrown: unknown): void {
+  if (!passing.has(asPosternError(thrown).code)) throw thrown;
 }
 
 const isOperation = (name: string): name is Operation => (operations as readonly string[]).includes(name);

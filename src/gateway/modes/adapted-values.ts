@@ -1,8 +1,8 @@
-import type { NodeOperation, OperationOutcome } from '../../dm/server-session.ts';
+import type { OperationOutcome } from '../../dm/server-session.ts';
 import { nodeUri } from '../../dm/uri.ts';
 import { typeOf } from '../../wire/lwm2m/objects.ts';
 import { isBelow, type Path } from '../../wire/lwm2m/path.ts';
-import { type Entry, type ResourceType, textOf, type Value, valueFrom } from '../../wire/lwm2m/resource.ts';
+import { type Entry, type ResourceType, textOf, typeIn } from '../../wire/lwm2m/resource.ts';
 
 /** A node as DM's Results has it: URI, format and value. */
 export type Result = OperationOutcome['results'][number];
@@ -22,7 +22,7 @@ const formats: Readonly<Record<ResourceType, string>> = {
 };
 
 /** LwM2M type of a value by its DM format, for resources that no description is known of. */
-const typeOfFormat: Readonly<Record<string, ResourceType>> = {
+export const typeOfFormat: Readonly<Record<string, ResourceType>> = {
   int: 'integer',
   float: 'float',
   bool: 'boolean',
@@ -33,34 +33,15 @@ const typeOfFormat: Readonly<Record<string, ResourceType>> = {
 export const textIn = (data: string | Uint8Array): string =>
   typeof data === 'string' ? data : Buffer.from(data).toString();
 
-/**
- * The LwM2M value that a command gives for a resource.
- * @throws {PosternError} `malformed`
- */
-export function valueGiven(
-  path: Path,
-  { format = '', data = '' }: NodeOperation,
-): { type: ResourceType; value: Value } {
-  const type = typeOf(path) ?? typeOfFormat[format] ?? 'string';
-  return { type, value: data instanceof Uint8Array ? data : valueFrom(type, data) };
-}
-
 export const interior = (uri: string, children: readonly string[]): Result => ({
   uri,
   format: 'node',
   data: children.join('/'),
 });
 
-export function resultOf(uri: string, { path, value }: Entry): Result {
-  const type = value instanceof Uint8Array ? 'opaque' : (typeOf(path) ?? typeIn(value));
+export function resultOf(uri: string, { path, value, type: said }: Entry): Result {
+  const type = value instanceof Uint8Array ? 'opaque' : (typeOf(path) ?? said ?? typeIn(value));
   return { uri, format: formats[type], data: textOf(value) };
-}
-
-/** LwM2M type of a value by its JavaScript type. */
-function typeIn(value: Value): ResourceType {
-  if (typeof value === 'boolean') return 'boolean';
-  if (typeof value !== 'number') return 'string';
-  return Number.isInteger(value) ? 'integer' : 'float';
 }
 
 /** The nodes that one Read found at `base` and below it. Each node comes before its children. */

@@ -1,16 +1,17 @@
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import { DmError } from '../../dm/dm-error.ts';
 import type { NodeOperation } from '../../dm/server-session.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { parseNodeUri } from '../../dm/uri.ts';
 import { typeOf } from '../../wire/lwm2m/objects.ts';
-import type { Path } from '../../wire/lwm2m/path.ts';
+import { isBelow, type Path } from '../../wire/lwm2m/path.ts';
 import { idsBelow } from '../../wire/lwm2m/registration.ts';
-import type { TypeOf } from '../../wire/lwm2m/resource.ts';
+import { type ResourceType, type TypeOf, valueFrom } from '../../wire/lwm2m/resource.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 import { commandNotAllowed, findNode } from './adapted-nodes.ts';
 import type { AdaptedReader } from './adapted-reader.ts';
-import { textIn, valueGiven } from './adapted-values.ts';
+import { textIn, typeOfFormat } from './adapted-values.ts';
 
 /** Add, Replace, Delete, Copy and Exec on the objects of an LwM2M client. */
 export class AdaptedWriter {
@@ -57,7 +58,9 @@ export class AdaptedWriter {
 
   async #replace(path: Path, operation: NodeOperation): Promise<void> {
     if (path.length < 3) throw commandNotAllowed(operation.uri, operation.name);
-    const { type, value } = valueGiven(path, operation);
+    const { data = '' } = operation;
+    const type = await this.#typeFor(path, operation);
+    const value = typeof data === 'string' ? valueFrom(type, data) : data;
     const types: TypeOf = (at) => typeOf(at) ?? type;
     const isInstance = path.length === 4;
     // A resource instance is written by a merge into its object instance: LwM2M 1.0 has no path for it.
@@ -66,6 +69,42 @@ export class AdaptedWriter {
       merge: isInstance,
       signal: this.#signal,
     });
+  }
+
+  /**
+   * The LwM2M type of a value that a command gives: by the description of the resource, else by the Format of the
+   * command. Without a Format, and for a text that may be an object link, the client is asked: SenML says the type.
+   * @throws {DmError} 415 when nobody says the type
+   */
+  async #typeFor(path: Path, { uri, name, format = '', data = '' }: NodeOperation): Promise<ResourceType> {
+    const known = typeOf(path) ?? typeOfFormat[format];
+    const text = textIn(data);
+    const isSure =
+      known !== undefined || data instanceof Uint8Array || (format !== '' && !/^\d+:\d+$/.test(text));
+    if (isSure) return known ?? 'string';
+    const said = name === 'Add' ? undefined : await this.#typeSaid(path);
+    if (said === undefined && format === '')
+      throw new PosternError(
+        'unsupportedFormat',
+        `${uri} has no type that is known; the command needs a Format`,
+      );
+    if (said === 'objlnk' || format !== '') return said === 'objlnk' ? said : 'string';
+    // SenML does not tell whole numbers from others.
+    if (said !== 'integer' && said !== 'float') return said ?? 'string';
+    return /^[+-]?\d+$/.test(text) ? 'integer' : 'float';
+  }
+
+  /** The type that the client says of a resource. `undefined` when it says none, or the resource cannot be read. */
+  async #typeSaid(path: Path): Promise<ResourceType | undefined> {
+    const resource = path.slice(0, 3);
+    try {
+      const entries = await this.#calls.read(this.#client, resource, this.#signal);
+      return entries.find((entry) => isBelow(entry.path, resource))?.type;
+    } catch (thrown) {
+      const { code } = asPosternError(thrown);
+      if (code === 'timeout' || code === 'notFound') throw thrown;
+      return undefined;
+    }
   }
 
   async #add(path: Path, operation: NodeOperation): Promise<void> {

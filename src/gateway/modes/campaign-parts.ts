@@ -25,6 +25,8 @@ export interface AttemptOptions {
   readonly away: () => void;
   /** Aborted when the gateway stops, or the campaign ends before the device has begun. */
   readonly signal: AbortSignal;
+  /** Aborted at the deadline of the campaign. See `ManageOptions`. */
+  readonly until: AbortSignal;
   /** Number of earlier attempts at this device since the start of the gateway. */
   readonly attempts: number;
 }

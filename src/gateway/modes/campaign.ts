@@ -226,9 +226,15 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       away: new Set(),
       deadline: clock.after(
         order.deadline,
-        () => void this.#store(() => this.#giveUp(running, DmStatus.RequestTimeout)),
+        () =>
+          void this.#store(() => {
+            this.#giveUp(running, DmStatus.RequestTimeout);
+            running.until.abort(new PosternError('timeout', 'the deadline has come'));
+          }),
       ),
       control: new AbortController(),
+      until: new AbortController(),
+      givenUp: undefined,
       isEnding: false,
       finished: Promise.withResolvers(),
     };
@@ -257,6 +263,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
       // For a device that accepted the order, 202 remains the outcome.
       for (const [device, outcome] of running.accepted) this.#settle(name, device, outcome);
     });
+    running.givenUp = status;
     dropAll(running);
     this.#pump(running);
   }
@@ -296,6 +303,7 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
     const isRepeated = isRepeatable(order);
     const options: AttemptOptions = {
       signal,
+      until: running.until.signal,
       attempts: unit.attempts++,
       away: () => {
         if (signal.aborted || running.away.has(unit)) return;
@@ -351,7 +359,12 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   #attempted(running: Running<O>, unit: Unit, device: string, attempt: Attempt): void {
     const { campaigns, clock } = this.#parts;
     const { name } = running.order;
-    if (attempt.kind === 'ended') this.#settle(name, device, attempt.outcome);
+    const { givenUp } = running;
+    // Nobody waits for reports and later attempts any more.
+    if (givenUp !== undefined && attempt.kind === 'later')
+      this.#settle(name, device, { status: givenUp, parts: [] });
+    else if (attempt.kind === 'ended' || (givenUp !== undefined && attempt.kind === 'accepted'))
+      this.#settle(name, device, attempt.outcome);
     else if (attempt.kind === 'accepted') {
       campaigns.setTarget(name, device, 'accepted', undefined, JSON.stringify(attempt.outcome));
       running.accepted.set(device, attempt.outcome);

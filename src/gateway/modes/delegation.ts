@@ -69,6 +69,7 @@ export class Delegation {
       operations: [{ name: 'Get', uri: './DevInfo/DevId' }],
       returnFormat: ReturnFormat.Full,
       ...presencePatience,
+      patience: presencePatience.timeout,
     };
     const signal = new AbortController().signal;
     const [outcome] = await this.run(child, order.devices, order, { begun: () => {}, signal });
@@ -170,7 +171,8 @@ function orderNodes(name: string, devices: readonly string[], order: FanoutOrder
         children: [{ name: 'DeviceList', format: 'node', children: list }],
       },
       int('ReturnFormat', ReturnFormat.Full),
-      int('Timeout', Math.ceil(order.timeout / 1000)),
+      // The child has the same defaults. A sleeping client gets longer only when the order names no Timeout.
+      ...(order.patience === order.timeout ? [int('Timeout', Math.ceil(order.timeout / 1000))] : []),
       int('Deadline', Math.ceil(order.deadline / 1000)),
     ],
   };

@@ -29,13 +29,14 @@ export class DeviceManagement {
 
   /**
    * Delivers the Package #0 of a DM server to a device (transparent mode).
-   * @throws {DmError} 406 for an LwM2M client, which opens no DM sessions
+   * @throws {DmError} 406 for an LwM2M client, which opens no DM sessions; 412 without a Package #0
    * @throws {PosternError} as `TransparentMode.deliver`
    */
-  async deliver(deviceId: string, server: string, package0: Uint8Array): Promise<void> {
+  async deliver(deviceId: string, server: string, package0: Uint8Array | undefined): Promise<void> {
     const { inventory, transparent } = this.#parts;
     if (isAdapted(inventory, deviceId))
       throw new DmError(DmStatus.OptionalFeatureNotSupported, `${deviceId} opens no DM sessions`);
+    if (!package0) throw new DmError(DmStatus.IncompleteCommand, `no Package #0 for ${deviceId}`);
     await transparent.deliver(deviceId, server, package0);
   }
 }

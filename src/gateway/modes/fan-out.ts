@@ -23,11 +23,11 @@ export const isRepeatable = ({ operations }: Pick<FanoutOrder, 'operations'>): b
 export async function fanOutTo(
   { manage, adapt }: FanOutParts,
   device: string,
-  { name, operations, timeout }: FanoutOrder,
-  { begun, signal, away }: Pick<AttemptOptions, 'begun' | 'signal' | 'away'>,
+  { name, operations, timeout, patience }: FanoutOrder,
+  { begun, signal, until, away }: Pick<AttemptOptions, 'begun' | 'signal' | 'until' | 'away'>,
 ): Promise<Attempt> {
   const adapted = withCorrelator(adapt(device, operations), name);
-  const outcome = outcomeOf(await manage(device, adapted, { timeout, begun, signal, away }));
+  const outcome = outcomeOf(await manage(device, adapted, { timeout, patience, begun, signal, until, away }));
   // A device that answers 202 reports the result later by an alert with the correlator of the Exec (FUMO, section 8).
   const isAccepted = outcome.parts.some(({ status }) => status === DmStatus.AcceptedForProcessing);
   return { kind: isAccepted && outcome.status === DmStatus.Ok ? 'accepted' : 'ended', outcome };

@@ -28,6 +28,10 @@ export interface Running<O> {
   deadline: Timer;
   /** Ends the units in progress. */
   readonly control: AbortController;
+  /** Aborted at the deadline. */
+  readonly until: AbortController;
+  /** DM status of units that have no outcome when the campaign is given up; undefined before that. */
+  givenUp: number | undefined;
   /** The result is being stored. */
   isEnding: boolean;
   readonly finished: PromiseWithResolvers<void>;

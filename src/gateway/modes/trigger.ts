@@ -16,15 +16,13 @@ const ended = (status: number): Attempt => ({ kind: 'ended', outcome: { status, 
  * could not be reached.
  */
 export async function triggerOne(
-  deliver: (device: string, server: string, package0: Uint8Array) => Promise<void>,
+  deliver: (device: string, server: string, package0: Uint8Array | undefined) => Promise<void>,
   device: string,
   { server, notifications }: TriggerOrder,
   { attempts }: Pick<AttemptOptions, 'attempts'>,
 ): Promise<Attempt> {
-  const package0 = notifications.get(device);
-  if (!package0) return ended(DmStatus.IncompleteCommand);
   try {
-    await deliver(device, server, package0);
+    await deliver(device, server, notifications.get(device));
     return ended(DmStatus.Ok);
   } catch (thrown) {
     const { code, dmStatus } = asPosternError(thrown);

@@ -11,6 +11,13 @@ export interface ManageOptions {
   /** Gives up the work, with the signal's reason. */
   readonly signal?: AbortSignal;
   /**
+   * Aborted when the order's deadline has come. Work that waits is given up, with the signal's reason. Of work that has begun on
+   * an LwM2M client, the commands without an answer get 408. A session with an OMA DM device goes on to its end.
+   */
+  readonly until?: AbortSignal;
+  /** Milliseconds to wait for a client in queue mode that sleeps. `timeout` if absent. */
+  readonly patience?: number;
+  /**
    * Called when the device cannot be asked for a session, or does not answer. The work then waits for a session that the
    * device opens itself. Without it, a device that does not answer ends the work at once.
    */
@@ -65,7 +72,7 @@ export class WaitingWork {
   async perform(
     deviceId: string,
     operations: readonly Operation[],
-    { timeout, begun, signal, away }: ManageOptions,
+    { timeout, begun, signal, until, away }: ManageOptions,
     ask: () => Promise<void>,
   ): Promise<readonly OperationOutcome[]> {
     const giveUp = new AbortController();
@@ -73,15 +80,18 @@ export class WaitingWork {
       giveUp.abort(new PosternError('timeout', `no session with ${deviceId} began in ${timeout} ms`)),
     );
     // Not AbortSignal.any: such a signal costs as much as a package, and there is one for each device of a fan-out.
-    const stop = () => giveUp.abort(signal?.reason);
-    signal?.addEventListener('abort', stop, { once: true });
-    if (signal?.aborted) stop();
+    const stop = () => giveUp.abort((signal?.aborted ? signal : until)?.reason);
+    for (const each of [signal, until]) {
+      each?.addEventListener('abort', stop);
+      if (each?.aborted) stop();
+    }
     try {
       let outcomes: readonly OperationOutcome[] = [];
       const done = this.#jobs.perform(
         deviceId,
         async function* () {
           timer.cancel();
+          until?.removeEventListener('abort', stop);
           begun?.();
           outcomes = yield operations;
         },
@@ -97,7 +107,7 @@ export class WaitingWork {
       return outcomes;
     } finally {
       timer.cancel();
-      signal?.removeEventListener('abort', stop);
+      for (const each of [signal, until]) each?.removeEventListener('abort', stop);
     }
   }
 }

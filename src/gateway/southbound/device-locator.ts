@@ -75,10 +75,17 @@ export class DeviceLocator {
     return holder !== undefined && (contexts?.has(holder) ?? false);
   }
 
-  /** Whether a request comes from where an attached device has last proved its identity. */
+  /** Whether a request comes from where an attached device has last proved its identity, or by the key of an attached device. */
   isAttachedAt(remote: Remote): boolean {
     const { inventory, addresses } = this.#parts;
-    return !this.isUnsure(remote) && inventory.get(addresses.deviceAt(remote) ?? '') !== undefined;
+    const deviceId = remote.identity ?? addresses.deviceAt(remote) ?? '';
+    return !this.isUnsure(remote) && inventory.get(deviceId) !== undefined;
+  }
+
+  /** Whether a request comes from the IP address where this device has last proved its identity. */
+  isHost(deviceId: string, remote: Remote): boolean {
+    const known = this.#parts.addresses.get(deviceId);
+    return known?.proven === true && known.address === remote.address && !this.isUnsure(remote);
   }
 
   /** Whether a local address leads to this address. */

@@ -28,7 +28,7 @@ export const versionPath = (name: string, hash: string): string =>
  * device can resume with any block. The ETag tells the device whether the image is still the same (RFC 7959 section
  * 2.4). The gateway keeps no state per device.
  * @param image finds an image that is ready
- * @param isKnown whether the request comes from an attached device; others get 4.01
+ * @param isKnown whether the request comes from an attached device, or has its ticket; others get 4.01
  */
 export function imageResource(
   image: (name: string) => ServedImage | undefined,

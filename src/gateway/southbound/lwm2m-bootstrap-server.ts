@@ -54,8 +54,11 @@ const shortServerId = 1;
 const securityModes = { preShared: 0, none: 3 } as const;
 /** Milliseconds for each exchange. */
 const timeout = 20_000;
-/** Maximum number of bootstraps at the same time, and of clients remembered as bootstrapped here. */
-const limits = { atWork: 64, remembered: 16_384 } as const;
+/**
+ * Maximum number of bootstraps at the same time, of clients remembered as bootstrapped here, and of instances that are deleted
+ * one by one.
+ */
+const limits = { atWork: 64, remembered: 16_384, deletions: 16 } as const;
 /** Formats of a bootstrap pack (LwM2M core 1.2, section 6.1.7.5). */
 const packFormats: readonly number[] = [ContentFormat.SenmlCbor, ContentFormat.SenmlJson];
 
@@ -169,19 +172,27 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
       await call(address, port, { ...request, timeout, signal, isOwed: true }, heardOn);
     try {
       const found = await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat });
-      const free = freeInstance(found, ObjectId.Security);
-      const context = freeInstance(found, ObjectId.Oscore);
+      const {
+        stale,
+        free: instance,
+        context,
+      } = accountsOf(found, local.scheme === 'coap' && remote.identity !== undefined);
       // Before the client loses its former account.
       tryDisk();
       const key = this.#newKey(deviceId, local, remote);
       const party = key && deviceId;
-      // Deletes the accounts of all other servers. The client keeps its bootstrap server's account (section 6.1.6).
-      expectDone(deviceId, 'Delete', await send({ method: Code.DELETE, path: [] }));
+      for (const path of stale) {
+        const answer = await send({ method: Code.DELETE, path: path.split('/') });
+        const { code } = answer;
+        // It was deleted already, or a client without this object says so by 4.00 (LwM2M 1.0).
+        if (code !== Code.NotFound && (path.includes('/') || code !== Code.BadRequest))
+          expectDone(deviceId, 'Delete', answer);
+      }
       // A client may look for the context as soon as something links to it.
       // No other party may read the key, wherever the client is by now.
       for (const [path, entries] of [
         [[ObjectId.Oscore, context], this.#oscore(context, key)],
-        [[ObjectId.Security, free], this.#security(local, free, context, key)],
+        [[ObjectId.Security, instance], this.#security(local, instance, context, key)],
         [[ObjectId.Server, 0], this.#server()],
       ] as const)
         if (entries.length > 0) await calls.write(client, path, entries, { signal, party });
@@ -266,22 +277,33 @@ interface Key {
 const resourcesOf = (instance: Path, values: Readonly<Record<number, Value>>): readonly Entry[] =>
   Object.entries(values).map(([id, value]) => ({ path: [...instance, Number(id)], value }));
 
+/** What stands for the bootstrap server in `ssid`: nothing (LwM2M core 1.1, section 6.1.7.3), or an ID that no server may have. */
+const ownIds: ReadonlySet<unknown> = new Set([undefined, '0', '65535']);
+
 /**
- * Chooses an instance ID of the object Security, or of the object OSCORE, that does not overwrite the account of the bootstrap
- * server. The answer to Bootstrap-Discover shows that account as an instance without `ssid`. If the client gives no usable
- * answer, the account is assumed at instance 0, where it usually is.
+ * Finds by the answer to Bootstrap-Discover which instances of the objects Security, Server, Access Control and OSCORE belong to accounts of other servers, and which instance IDs of the
+ * objects Security and OSCORE do not overwrite the account of the bootstrap server. If the answer does not show that account, it is
+ * assumed at instance 0, where it usually is. Then the objects are deleted as a whole: a client never deletes the account of its
+ * bootstrap server (section 6.1.7.5). All other objects stay as they are.
+ * @param isOscore the client's bootstrap account may have a security context
  */
-function freeInstance({ code, payload }: CoapAnswer, object: number): number {
-  if (!isSuccess(code)) return 1;
+function accountsOf({ code, payload }: CoapAnswer, isOscore: boolean) {
+  const own: string[] = [];
+  let stale: string[] = [];
   try {
-    const taken = parseLinks(Buffer.from(payload).toString()).flatMap(({ target, attributes }) => {
-      const [, of, instance] = /^\/(\d{1,5})\/(\d{1,5})$/.exec(target) ?? [];
-      return Number(of) !== object || attributes.ssid !== undefined ? [] : [Number(instance)];
-    });
-    return [0, 1, 2, 3].find((instance) => !taken.includes(instance)) ?? 1;
+    for (const { target, attributes } of isSuccess(code) ? parseLinks(Buffer.from(payload).toString()) : []) {
+      const [, path, object] = /^\/((0|1|2|21)\/\d{1,5})$/.exec(target) ?? [];
+      const isKept = (object === '0' || (isOscore && object === '21')) && ownIds.has(attributes.ssid);
+      if (path) (isKept ? own : stale).push(path);
+    }
   } catch {
-    return 1;
+    // What was read before the error shows no more than a list that is cut off.
   }
+  const isShown = own.some((path) => path.startsWith('0/'));
+  if (!isShown || stale.length > limits.deletions) stale = ['0', '1', '2', ...(isOscore ? [] : ['21'])];
+  if (!isShown) own.push('0/0', '21/0');
+  const free = (of: number) => [0, 1, 2, 3].find((id) => !own.includes(`${of}/${id}`)) ?? 1;
+  return { stale, free: free(ObjectId.Security), context: free(ObjectId.Oscore) };
 }
 
 /** @throws {PosternError} `unavailable` */

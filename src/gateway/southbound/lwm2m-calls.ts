@@ -1,6 +1,6 @@
 import { BoundedMap } from '../../base/bounded-map.ts';
 import { errorOfCoap, PosternError } from '../../base/errors.ts';
-import type { CoapAnswer, CoapCall } from '../../wire/coap/blockwise-client.ts';
+import type { CallBody, CoapAnswer, CoapCall } from '../../wire/coap/blockwise-client.ts';
 import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
 import { parseLinks } from '../../wire/coap/link-format.ts';
@@ -107,7 +107,8 @@ export class LwM2mCalls {
 
   /**
    * Writes `entries` at `path`: replaces what is there, or with `merge` updates only the given resources. If the client
-   * refuses a content format with 4.15, the next one is tried.
+   * refuses a content format with 4.15, the next one is tried. SenML is tried first for resources without a description:
+   * its numbers are whole or not as the client needs them, and those of TLV are not.
    * @param party as in `CoapCall`
    * @throws {PosternError} as the class says
    */
@@ -131,7 +132,9 @@ export class LwM2mCalls {
     const isOctets = entries[0]?.value instanceof Uint8Array;
     const plain = isOctets ? ContentFormat.OctetStream : ContentFormat.TextPlain;
     const isWritable = (format: number) => format !== plain && writable.includes(format);
+    const isDescribed = client.version === '1.0' || entries.every(({ path }) => describeResource(path));
     const formats = [
+      ...(isDescribed ? [] : selfDescribing.toSorted((a) => (a === last ? -1 : 0))),
       ...(last === undefined ? [] : [last]),
       ...client.formats.filter(isWritable),
       ...writable.filter(isWritable),
@@ -153,7 +156,8 @@ export class LwM2mCalls {
         return;
       } catch (thrown) {
         refused = thrown;
-        if (answer.code !== Code.UnsupportedContentFormat) break;
+        const isOther = isDescribed || !unacceptable.has(answer.code);
+        if (isOther && answer.code !== Code.UnsupportedContentFormat) break;
       }
     }
     throw refused;
@@ -186,6 +190,12 @@ export class LwM2mCalls {
       }),
       signal,
     });
+  }
+
+  /** Writes an opaque resource block by block, as octets of no further format. */
+  async push(client: LwM2mClient, path: Path, payload: CallBody, signal: AbortSignal): Promise<void> {
+    const contentFormat = ContentFormat.OctetStream;
+    await this.#do(client, path, { method: Code.PUT, contentFormat, payload, signal });
   }
 
   /** Deletes an object instance or a resource instance. */

@@ -68,7 +68,7 @@ export const silences = {
 /** What decides how long a device may be silent. */
 export interface SilenceOf {
   readonly record: Pick<DeviceRecord, 'isGateway' | 'address'>;
-  /** Of an LwM2M client: lifetime of its registration in milliseconds, and whether it sleeps in between. */
+  /** Of an LwM2M client: lifetime of its registration in seconds, and whether it sleeps in between. */
   readonly registration?: { readonly lifetime: number; readonly queueMode: boolean } | undefined;
   /** Milliseconds between two messages that the device sent by itself, as far as they were observed. */
   readonly period?: number | undefined;
@@ -76,10 +76,13 @@ export interface SilenceOf {
   readonly configured?: number | undefined;
 }
 
+/** Milliseconds of a registration's lifetime in seconds; 0 is for ever. */
+export const lifetimeOf = (seconds: number): number => seconds * 1000 || Number.POSITIVE_INFINITY;
+
 /** Milliseconds of silence after which the device is asked. `Infinity`: never. */
 export function silenceOf({ record, registration, period, configured }: SilenceOf): number {
   if (registration) {
-    const lifetime = registration.lifetime + silences.grace;
+    const lifetime = lifetimeOf(registration.lifetime) + silences.grace;
     // A client that sleeps is silent until its next update, and cannot be asked before.
     return registration.queueMode ? lifetime : Math.min(lifetime, silences.usual);
   }

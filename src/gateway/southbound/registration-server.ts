@@ -1,11 +1,17 @@
 import type { Entropy } from '../../base/entropy.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import { Code } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
 import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../../wire/coap/message.ts';
 import { Option, text } from '../../wire/coap/options.ts';
 import type { Resource } from '../../wire/coap/router.ts';
-import { queryOf, readLifetime, readObjects, readRegistration } from '../../wire/lwm2m/registration.ts';
+import {
+  bindingLength,
+  queryOf,
+  readLifetime,
+  readObjects,
+  readRegistration,
+} from '../../wire/lwm2m/registration.ts';
 import { paths, resourceTypes } from '../../wire/resources.ts';
 import type { Registration } from '../store/registrations.ts';
 import type { LocalEndpoint } from './coap-network.ts';
@@ -57,16 +63,30 @@ export class RegistrationServer implements AsyncDisposable {
         path: paths.registrations,
         subtree: true,
         methods: {
-          POST: (request) => this.#update(request, local),
+          POST: (request) => this.#told(request, () => this.#update(request, local)),
           DELETE: (request) => this.#deregister(request),
         },
       },
       {
         path: paths.registrations,
         links: () => [{ target: paths.registrations, attributes }],
-        methods: { POST: (request) => this.#register(request, local) },
+        methods: { POST: (request) => this.#told(request, () => this.#register(request, local)) },
       },
     ];
+  }
+
+  /** Answers a request. Tells why, when it is refused. */
+  async #told(request: CoapRequest, answer: () => Reply | Promise<Reply>): Promise<Reply> {
+    try {
+      return await answer();
+    } catch (thrown) {
+      const { code, message: reason } = asPosternError(thrown);
+      const name = queryOf(request.query).get('ep') ?? this.#at(request)?.registration.deviceId ?? '';
+      const fields = { device: name.slice(0, 200), peer: request.remote.address, reason };
+      this.#parts.events.emit('registration.refused', fields);
+      if (code === 'unsupportedVersion') return refusal(Code.PreconditionFailed, reason);
+      throw thrown;
+    }
   }
 
   /**
@@ -79,16 +99,14 @@ export class RegistrationServer implements AsyncDisposable {
     const { endpoint, objects, ...rest } = readRegistration(query, payload);
     const peer = remote.address;
     const isListed = this.#isListed(endpoint, remote);
-    if (!isListed && !isJoined(endpoint, remote)) {
-      events.emit('registration.refused', { device: endpoint.slice(0, 200), peer });
+    if (!isListed && !isJoined(endpoint, remote))
       throw new PosternError('forbidden', 'a client with this endpoint name may not register here');
-    }
     if (isOther(endpoint)) throw new PosternError('conflict', 'an OMA DM device with this name is attached');
     const proven = isListed && remote.identity !== undefined;
     // Whoever took the name without a proof does not keep it from the client that proves it.
     if (!(proven && !registrations.get(endpoint)?.proven) && (await livesElsewhere(endpoint, remote))) {
       events.emit('registration.duplicate', { device: endpoint, peer });
-      throw new PosternError('conflict', 'a client with this name is attached elsewhere');
+      return refusal(Code.Conflict, 'a client with this name is attached elsewhere');
     }
     registrations.tryDisk();
     const location = Buffer.from(entropy.bytes(locationBytes)).toString('base64url');
@@ -118,13 +136,14 @@ export class RegistrationServer implements AsyncDisposable {
     const { remote, query, payload } = request;
     const given = queryOf(query);
     const lifetime = readLifetime(given.get('lt')) ?? known.lifetime;
-    const binding = given.get('b');
+    const binding = given.get('b')?.slice(0, bindingLength);
     const updated: Registration = {
       ...known,
       address: remote.address,
       port: remote.port,
       heardOn: local.bound,
       lifetime,
+      ...(binding !== undefined && { binding }),
       queueMode: given.has('Q') || (binding === undefined ? known.queueMode : binding.includes('Q')),
       ...(payload.length > 0 && keepFormats(readObjects(payload), known)),
     };
@@ -132,9 +151,9 @@ export class RegistrationServer implements AsyncDisposable {
     const hasMoved = remote.address !== address || remote.port !== port || heardOn !== local.bound;
     if (isPending) this.#pending.update(updated, payload.length);
     // An update without changes needs no write to the disk.
-    else if (hasMoved || lifetime !== known.lifetime || payload.length > 0)
-      this.#parts.registrations.put(updated);
-    if (!isPending && !hasMoved) this.#parts.heard(deviceId, updated);
+    else if (JSON.stringify(updated) !== JSON.stringify(known)) this.#parts.registrations.put(updated);
+    // Whoever has a key proves by it that the new address is its own.
+    if (!isPending && (!hasMoved || remote.identity !== undefined)) this.#parts.heard(deviceId, updated);
     if (hasMoved || payload.length > 0) this.#proof.ask(location, remote, local);
     return reply(Code.Changed);
   }

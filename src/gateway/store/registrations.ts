@@ -18,8 +18,10 @@ export interface Registration {
   readonly heardOn?: string;
   /** LwM2M version, such as `1.1`. */
   readonly version: string;
-  /** Seconds. */
+  /** Seconds. 0: the registration has no end. */
   readonly lifetime: number;
+  /** Transports that the client announced, such as `U`. */
+  readonly binding?: string;
   /** The client sleeps, and listens only for a while after it has sent something. */
   readonly queueMode: boolean;
   /** Path segments in front of each object path (root path). */
@@ -171,6 +173,7 @@ const registrationBody = v.looseObject({
   heardOn: v.exactOptional(v.string()),
   version: v.string(),
   lifetime: integer,
+  binding: v.exactOptional(v.string()),
   queueMode: v.boolean(),
   root: v.array(v.string()),
   paths: v.array(v.array(integer)),

@@ -9,6 +9,14 @@ import type { CoapEndpoint } from './endpoint.ts';
 import { Option, opaque, optionValue, sorted, uint, uintOption, uriOptions } from './options.ts';
 import { encodedLength } from './rule-of-three.ts';
 
+/** A body that is read while it is sent. */
+export interface CallBody {
+  /** Bytes. */
+  readonly length: number;
+  /** The bytes from `from` up to `to`, or up to the end. */
+  subarray(from: number, to: number): Uint8Array;
+}
+
 /** One request with a body of any size. */
 export interface CoapCall {
   /** Request code, such as `Code.GET`. */
@@ -23,7 +31,7 @@ export interface CoapCall {
   readonly accept?: number;
   /** Further options, sent with every block of the call. */
   readonly options?: readonly CoapOption[];
-  readonly payload?: Uint8Array;
+  readonly payload?: CallBody;
   /** Milliseconds that each exchange may take. A call with several blocks has several exchanges. */
   readonly timeout: number;
   /** Cancels the call. */
@@ -87,14 +95,15 @@ export async function call(
 
   const overhead = encodedLength(sorted(head)) + mostOther;
   const exponent = exponentFor(endpoint.remoteOf(address, port), overhead, payload.length, largestExponent);
-  if (payload.length <= blockSize(exponent)) return await collect(send, await send([], payload));
+  if (payload.length <= blockSize(exponent))
+    return await collect(send, await send([], payload.subarray(0, payload.length)));
   head.push(opaque(Option.RequestTag, entropy.bytes(4)));
   return await collect(send, await upload(send, payload, exponent));
 }
 
 type Send = (extra: CoapOption[], body: Uint8Array) => Promise<CoapMessage>;
 
-async function upload(send: Send, payload: Uint8Array, largest: number): Promise<CoapMessage> {
+async function upload(send: Send, payload: CallBody, largest: number): Promise<CoapMessage> {
   let exponent = largest;
   let at = 0;
   for (;;) {

@@ -175,7 +175,11 @@ export function copyOctets(source: Uint8Array, target: Buffer, at: number): numb
   return at + length;
 }
 
-/** An empty ACK or RST. */
+/** Whether a datagram has no more than a header, as a ping (`CON`) and its answer (`RST`) have (RFC 7252 sections 4.2 and 4.3). */
+export const isEmpty = (datagram: Buffer, type: Type): boolean =>
+  datagram.length === 4 && ((datagram[0]! >> 4) & 3) === type;
+
+/** An empty message. */
 export function encodeEmpty(type: Type, messageId: number): Buffer {
   const target = Buffer.allocUnsafe(4);
   target[0] = (1 << 6) | (type << 4);

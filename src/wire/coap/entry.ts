@@ -1,6 +1,5 @@
 import { type Admission, conversation, Standing } from '../../base/admission.ts';
 import { BoundedMap } from '../../base/bounded-map.ts';
-import type { TokenBucket } from '../../base/token-buckets.ts';
 import type { Remote } from './message.ts';
 import type { Peer } from './peer.ts';
 
@@ -13,9 +12,9 @@ export const placesOfParty = 4;
  */
 export class Entry {
   readonly #admission: Admission;
-  readonly #proven: BoundedMap<string, TokenBucket>;
-  /** Where each party proved itself, the latest last. */
-  readonly #places: BoundedMap<string, readonly string[]>;
+  readonly #proven: BoundedMap<string, true>;
+  /** Where each party proved itself, the latest last. Most have one place, and an array of each would take three times the memory. */
+  readonly #places: BoundedMap<string, string | readonly string[]>;
 
   /** @param provenPeers most peers that are remembered as proven */
   constructor(admission: Admission, provenPeers: number) {
@@ -29,12 +28,13 @@ export class Entry {
    * otherwise one device could take the places of all others.
    */
   vouch({ key, address }: Remote, party: string): void {
-    const known = this.#proven.get(key);
-    if (!known) this.#admission.proved(address, party);
-    this.#proven.set(key, known ?? this.#admission.provenBucket());
-    const places = (this.#places.get(party) ?? []).filter((place) => place !== key);
+    const before = this.#places.get(party);
+    if (!this.#proven.has(key)) this.#admission.proved(address, before && party);
+    this.#proven.set(key, true);
+    const places = [before ?? []].flat().filter((place) => place !== key);
+    const kept = places.slice(1 - placesOfParty);
     // `concat` makes an array without room to grow. A literal with a spread would take five times the memory of each peer.
-    this.#places.set(party, places.slice(1 - placesOfParty).concat(key));
+    this.#places.set(party, kept.length > 0 ? kept.concat(key) : key);
     for (const place of places.slice(0, 1 - placesOfParty)) this.#proven.delete(place);
   }
 
@@ -57,8 +57,7 @@ export class Entry {
    * @param known the peer that sent it, if there is state about it
    */
   admits(datagram: Buffer, { key, address }: Remote, known: Peer | undefined): boolean {
-    const bucket = this.#proven.get(key);
-    if (bucket) return this.#admission.admitsProven(bucket, address);
+    if (this.#proven.has(key)) return this.#admission.admitsProven(key, address);
     if (known && known.answersDue > 0 && isAnswer(datagram)) {
       known.answersDue--;
       return true;

@@ -26,6 +26,8 @@ export interface OutgoingRequest {
    * sent.
    */
   readonly party?: string;
+  /** Whether a response with the token of the request is from its peer. Another one is dropped, and the request waits on. */
+  readonly believes?: (response: CoapMessage) => boolean;
 }
 
 /** What `PendingRequests` needs from its endpoint. */
@@ -43,6 +45,7 @@ export interface PendingRequestsParts {
 
 interface PendingRequest {
   readonly peer: Peer;
+  readonly believes: OutgoingRequest['believes'];
   readonly settle: (outcome: CoapMessage | PosternError) => void;
 }
 
@@ -120,7 +123,7 @@ export class PendingRequests {
       else resolve(outcome);
     };
     peer.awaited++;
-    this.#byToken.set(key, { peer, settle });
+    this.#byToken.set(key, { peer, believes: outgoing.believes, settle });
     outgoing.signal?.addEventListener('abort', abort, { once: true });
     if (outgoing.isOwed) peer.answered(datagram.length);
     if (outgoing.signal?.aborted) abort();
@@ -131,6 +134,12 @@ export class PendingRequests {
   /** Whether a request to this peer waits for this response. */
   awaits(peer: Peer, { token }: CoapMessage): boolean {
     return this.#byToken.get(keyOf(token))?.peer === peer;
+  }
+
+  /** Whether a response says that it is for a request that waits, and is not. */
+  isForged(peer: Peer, message: CoapMessage): boolean {
+    const pending = this.#byToken.get(keyOf(message.token));
+    return pending?.peer === peer && pending.believes?.(message) === false;
   }
 
   /** Settles the request that waits for this response. Ignores a response that nothing waits for. */

@@ -41,7 +41,7 @@ export class Reception {
 
   /** Takes in a datagram that was sent to this endpoint alone. */
   take(datagram: Buffer, remote: Remote): void {
-    const { peers, exit } = this.#parts;
+    const { peers, exit, requests } = this.#parts;
     const known = peers.get(remote);
     known?.received(datagram.length);
     known?.follow(remote);
@@ -50,6 +50,8 @@ export class Reception {
       this.#parts.events.emit('coap.malformed', { reason: message.reason, peer: remote.address });
       if (message.type === Type.CON && message.messageId !== undefined)
         exit.reset(known ?? remote, message.messageId);
+    } else if (known && isResponseCode(message.code) && requests.isForged(known, message)) {
+      // It does not acknowledge either: the true response may still come, and may have been lost.
     } else if (message.type === Type.ACK || message.type === Type.RST) {
       if (known) this.#takeAnswer(known, message);
       else if (message.type === Type.RST) this.#parts.rejected(remote, message.messageId);

@@ -4,6 +4,7 @@ import { typeOf } from './objects.ts';
 import type { Path } from './path.ts';
 import { type Entry, type TypeOf, textOf, valueFrom } from './resource.ts';
 import {
+  decodeCbor,
   decodeOldJson,
   decodeSenmlCbor,
   decodeSenmlJson,
@@ -30,7 +31,7 @@ export const writable: readonly number[] = [
 export const selfDescribing: readonly number[] = [ContentFormat.SenmlCbor, ContentFormat.SenmlJson];
 
 /**
- * Reads the content of a path (LwM2M core 1.1, section 7.4). Knows all formats except the CBOR of 1.2.
+ * Reads the content of a path (LwM2M core 1.1, section 7.4). Knows all formats except LwM2M CBOR of 1.2.
  * @param format Content-Format number; without it the content is plain text
  * @param base path that was read or written
  * @throws {PosternError} `malformed`, `unsupportedFormat`, `tooLarge`
@@ -50,6 +51,8 @@ export function decodeContent(format: number | undefined, body: Uint8Array, base
       return decodeSenmlJson(body);
     case ContentFormat.SenmlCbor:
       return decodeSenmlCbor(body);
+    case ContentFormat.Cbor:
+      return [{ path: base, value: decodeCbor(body) }];
     default:
       throw new PosternError('unsupportedFormat', `content format ${format} is not supported`);
   }

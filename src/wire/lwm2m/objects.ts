@@ -23,18 +23,38 @@ export interface ObjectDescription {
 }
 
 /** IDs of the objects that code here refers to by name. */
-export const ObjectId = { Security: 0, Server: 1, Device: 3, Firmware: 5, Oscore: 21 } as const;
+export const ObjectId = {
+  Security: 0,
+  Server: 1,
+  Device: 3,
+  Firmware: 5,
+  Oscore: 21,
+} as const;
 
 /** Resource IDs of the object LwM2M Server (LwM2M core 1.1, appendix E.2). */
 export const ServerResource = { Lifetime: 1, RegistrationUpdateTrigger: 8 } as const;
 /** Resource IDs of the object Device (LwM2M core 1.1, appendix E.4). */
 export const DeviceResource = { SerialNumber: 2 } as const;
 /** Resource IDs of the object Firmware Update (LwM2M core 1.1, appendix E.6). */
-export const FirmwareResource = { PackageUri: 1, Update: 2, State: 3, Result: 5 } as const;
+export const FirmwareResource = {
+  Package: 0,
+  PackageUri: 1,
+  Update: 2,
+  State: 3,
+  Result: 5,
+  Protocols: 8,
+  Delivery: 9,
+} as const;
 /** Values of the resource State. */
 export const FirmwareState = { Idle: 0, Downloading: 1, Downloaded: 2, Updating: 3 } as const;
 /** Values of the resource Update Result. */
-export const FirmwareResult = { None: 0, Success: 1, ConnectionLost: 4, BadUri: 7 } as const;
+export const FirmwareResult = {
+  None: 0,
+  Success: 1,
+  ConnectionLost: 4,
+  BadUri: 7,
+  Deferred: 11,
+} as const;
 
 const one = (name: string, type: ResourceType, operations: Operations): ResourceDescription => ({
   name,

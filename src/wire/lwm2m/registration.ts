@@ -10,8 +10,10 @@ export interface RegistrationRequest {
   readonly endpoint: string;
   /** `1.0`, `1.1` or `1.2`. */
   readonly version: string;
-  /** Seconds. */
+  /** Seconds. 0: the registration has no end. */
   readonly lifetime: number;
+  /** Transports of the client, such as `U`; its first 8 characters. */
+  readonly binding: string;
   /** The client sleeps. It can be reached only for a while after it was heard (section 6.5, Queue Mode). */
   readonly queueMode: boolean;
   readonly objects: RegisteredObjects;
@@ -27,10 +29,12 @@ export interface RegisteredObjects {
   readonly formats: readonly number[];
 }
 
-/** Lifetimes in seconds: the default, and the shortest and longest (a year) that a client may ask for. */
-export const lifetimes = { usual: 86_400, least: 1, most: 31_536_000 } as const;
-/** Most links in one registration. */
-const largestList = 512;
+/** Lifetime in seconds without the parameter `lt`, and the longest one. 0 means for ever. */
+const lifetimes = { usual: 86_400, most: 0xffffffff } as const;
+/** Characters of the parameter `b` that are kept. */
+export const bindingLength = 8;
+/** Most bytes of the links in one registration: some 1,500 object instances. */
+const largestList = 16 * 1024;
 const versions = new Set(['1.0', '1.1', '1.2']);
 
 /** The parts of a query as a map from name to value. The value of a part without `=` is empty. */
@@ -59,6 +63,7 @@ export function readRegistration(query: readonly string[], payload: Uint8Array):
     endpoint,
     version,
     lifetime: readLifetime(given.get('lt')) ?? lifetimes.usual,
+    binding: (given.get('b') ?? 'U').slice(0, bindingLength),
     // LwM2M 1.0 announces Queue Mode in the binding, later versions by the parameter Q.
     queueMode: given.has('Q') || (given.get('b') ?? '').includes('Q'),
     objects: readObjects(payload),
@@ -67,16 +72,13 @@ export function readRegistration(query: readonly string[], payload: Uint8Array):
 
 /**
  * Reads the parameter `lt`, in seconds. Returns `undefined` when it is absent.
- * @throws {PosternError} `malformed` when it is not a whole number within `lifetimes`
+ * @throws {PosternError} `malformed` when it is not a whole number of 32 bits
  */
 export function readLifetime(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
-  const seconds = Number(text);
-  if (!Number.isInteger(seconds) || seconds < lifetimes.least || seconds > lifetimes.most)
-    throw new PosternError(
-      'malformed',
-      `the lifetime must be ${lifetimes.least} to ${lifetimes.most} seconds`,
-    );
+  const seconds = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (!(seconds <= lifetimes.most))
+    throw new PosternError('malformed', `the lifetime must be 0 to ${lifetimes.most} seconds`);
   return seconds;
 }
 
@@ -86,9 +88,11 @@ export function readLifetime(text: string | undefined): number | undefined {
  * @throws {PosternError} `malformed`, `tooLarge`
  */
 export function readObjects(payload: Uint8Array): RegisteredObjects {
+  if (payload.length > largestList)
+    throw new PosternError('tooLarge', `more than ${largestList} bytes of links`);
   const links = parseLinks(Buffer.from(payload).toString());
-  if (links.length > largestList) throw new PosternError('tooLarge', `more than ${largestList} links`);
-  const isRoot = ({ rt }: Readonly<Record<string, string | true>>) => rt === 'oma.lwm2m';
+  const isRoot = ({ rt }: Readonly<Record<string, string | true>>) =>
+    String(rt).split(' ').includes('oma.lwm2m');
   const rootLink = links.find(({ attributes }) => isRoot(attributes));
   const root = ownText(rootLink?.target ?? '')
     .split('/')

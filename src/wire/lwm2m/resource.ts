@@ -23,6 +23,8 @@ export type Value = string | number | boolean | Uint8Array;
 export interface Entry {
   readonly path: Path;
   readonly value: Value;
+  /** Type that the content itself says. Only SenML does. A whole number may also be of type `float`. */
+  readonly type?: ResourceType;
 }
 
 /** Returns the type of the resource at a path, or `undefined` when it is not known. */
@@ -82,6 +84,18 @@ export function linkOf(text: Value): readonly [number, number] {
     throw bad('objlnk', String(text).slice(0, 32));
   return [Number(object), Number(instance)];
 }
+
+/** LwM2M type of a value by its JavaScript type. */
+export function typeIn(value: Value): ResourceType {
+  if (value instanceof Uint8Array) return 'opaque';
+  if (typeof value === 'boolean') return 'boolean';
+  if (typeof value !== 'number') return 'string';
+  return Number.isInteger(value) ? 'integer' : 'float';
+}
+
+/** Whether values of this type are integers. */
+export const isWhole = (type: ResourceType | undefined): boolean =>
+  type === 'integer' || type === 'unsigned' || type === 'time';
 
 /** An integer as a number where a number holds it exactly, else as a string of its digits. */
 export const narrowed = (value: bigint): number | string =>

@@ -2,7 +2,15 @@ import { fromCbor, toCbor } from '../../base/cbor.ts';
 import { cborLimits, lwm2mProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
 import { type Path, parsePath, pathText } from './path.ts';
-import { type Entry, narrowed, type TypeOf, type Value } from './resource.ts';
+import {
+  type Entry,
+  isWhole,
+  narrowed,
+  type ResourceType,
+  type TypeOf,
+  typeIn,
+  type Value,
+} from './resource.ts';
 
 /** One record, with the names of SenML JSON (RFC 8428 section 4). `vlo` is from LwM2M core 1.1, section 7.4.4. */
 interface SenmlRecord {
@@ -26,6 +34,9 @@ const labels = new Map<unknown, keyof SenmlRecord>([
   ['vlo', 'vlo'],
 ]);
 const labelOf = new Map([...labels].map(([label, name]) => [name, label]));
+
+/** TypeScript does not know it yet. */
+const { rawJSON: rawJson } = JSON as unknown as { readonly rawJSON: (text: string) => unknown };
 
 const bad = (why: string, cause?: unknown) => new PosternError('malformed', `SenML: ${why}`, { cause });
 
@@ -55,10 +66,21 @@ export function decodeSenmlCbor(body: Uint8Array): Entry[] {
       }),
     );
   });
-  return readRecords(named, (octets) => {
-    if (!(octets instanceof Uint8Array)) throw bad('vd is not a byte string');
-    return octets;
-  });
+  return readRecords(named, octetsIn);
+}
+
+/**
+ * Reads the value of one resource in CBOR (LwM2M core 1.2, section 7.5.2).
+ * @throws {PosternError} `malformed`, `tooLarge`
+ */
+export function decodeCbor(body: Uint8Array): Value {
+  const v = fromCbor(body, lwm2mProfile, 'CBOR');
+  return valueIn({ v, vs: v, vb: v, vd: v }, octetsIn);
+}
+
+function octetsIn(octets: unknown): Uint8Array {
+  if (!(octets instanceof Uint8Array)) throw bad('not a byte string');
+  return octets;
 }
 
 /**
@@ -84,6 +106,8 @@ export const encodeSenmlJson = (entries: readonly Entry[], typeOf: TypeOf): Uint
   Buffer.from(
     JSON.stringify(
       entries.map((entry) => recordOf(entry, typeOf, (octets) => Buffer.from(octets).toString('base64url'))),
+      // JSON.stringify takes no bigint.
+      (_key, value) => (typeof value === 'bigint' ? rawJson(String(value)) : value),
     ),
   );
 
@@ -100,7 +124,12 @@ export const encodeSenmlCbor = (entries: readonly Entry[], typeOf: TypeOf): Uint
 
 function fromJson(body: Uint8Array): unknown {
   try {
-    return JSON.parse(Buffer.from(body).toString());
+    // A number of more than 53 bits is kept whole. More than 20 digits are no integer of LwM2M, and slow to read.
+    return JSON.parse(Buffer.from(body).toString(), (_key, value, { source }: { source?: string } = {}) =>
+      typeof value === 'number' && !Number.isSafeInteger(value) && /^-?\d{1,20}$/.test(source ?? '')
+        ? BigInt(source ?? '')
+        : value,
+    );
   } catch (cause) {
     throw bad('not JSON', cause);
   }
@@ -114,11 +143,16 @@ function readRecords(records: readonly unknown[], data: (value: unknown) => Uint
     if (record.bn !== undefined) base = String(record.bn);
     const values = [record.v, record.vs, record.vb, record.vd, record.vlo];
     if (values.every((value) => value === undefined)) return [];
-    return [{ path: parsePath(`${base}${String(record.n ?? '')}`), value: valueIn(record, data) }];
+    const value = valueIn(record, data);
+    const isLink = record.vlo !== undefined;
+    const type: ResourceType = typeof record.v === 'bigint' ? 'integer' : isLink ? 'objlnk' : typeIn(value);
+    return [{ path: parsePath(`${base}${String(record.n ?? '')}`), value, type }];
   });
 }
 
-function valueIn({ v, vs, vb, vd, vlo }: SenmlRecord, data: (value: unknown) => Uint8Array): Value {
+function valueIn({ v: number, vs, vb, vd, vlo }: SenmlRecord, data: (value: unknown) => Uint8Array): Value {
+  // Tags 0 and 1 of CBOR are times.
+  const v = number instanceof Date ? number.getTime() / 1000 : number;
   if (typeof v === 'bigint') return narrowed(v);
   if (typeof v === 'number' && Number.isFinite(v)) return v;
   if (typeof vs === 'string') return vs;
@@ -137,5 +171,7 @@ function recordOf(
   if (value instanceof Uint8Array) return { n, vd: data(value) };
   if (typeof value === 'boolean') return { n, vb: value };
   if (typeof value === 'number') return { n, v: value };
-  return typeOf(path) === 'objlnk' ? { n, vlo: value } : { n, vs: value };
+  const type = typeOf(path);
+  if (isWhole(type)) return { n, v: BigInt(value) };
+  return type === 'objlnk' ? { n, vlo: value } : { n, vs: value };
 }

@@ -1,6 +1,14 @@
 import { PosternError } from '../../base/errors.ts';
 import type { Path } from './path.ts';
-import { type Entry, linkOf, narrowed, type ResourceType, type TypeOf, type Value } from './resource.ts';
+import {
+  type Entry,
+  isWhole,
+  linkOf,
+  narrowed,
+  type ResourceType,
+  type TypeOf,
+  type Value,
+} from './resource.ts';
 
 /** Type of an element: bits 7 and 6 of its first octet (LwM2M core 1.1, section 7.4.3). */
 const Kind = { ObjectInstance: 0, ResourceInstance: 1, MultipleResource: 2, Resource: 3 } as const;
@@ -166,8 +174,7 @@ function encodeValue(type: ResourceType | undefined, value: Value): Uint8Array {
     for (const [at, id] of linkOf(value).entries()) link.writeUInt16BE(id, at * 2);
     return link;
   }
-  const isWhole = type === 'integer' || type === 'unsigned' || type === 'time';
-  if (isWhole || (type !== 'float' && typeof value === 'number' && Number.isInteger(value)))
+  if (isWhole(type) || (type !== 'float' && typeof value === 'number' && Number.isInteger(value)))
     return encodeInteger(BigInt(value), type === 'unsigned');
   if (typeof value === 'string') return Buffer.from(value);
   const float = Buffer.alloc(Math.fround(value) === value ? 4 : 8);

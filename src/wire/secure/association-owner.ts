@@ -1,6 +1,9 @@
 import type { Remote } from '../coap/message.ts';
 import type { Association } from './dtls/association.ts';
 
+/** Whose key has opened an association, and of what kind it is. */
+export type Owner = Pick<Remote, 'identity' | 'credential' | 'party'>;
+
 /** What CoAP knows of the peer of an association. */
 export const remoteOf = (association: Association | undefined): Remote | undefined =>
   association?.owner as Remote | undefined;

@@ -3,11 +3,11 @@ import { background, failed, guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import type { Events } from '../../base/events.ts';
-import { Type } from '../coap/codec.ts';
+import { isEmpty, Type } from '../coap/codec.ts';
 import type { CoapEndpoint } from '../coap/endpoint.ts';
 import type { Remote } from '../coap/message.ts';
 import { remoteKey } from '../coap/peer.ts';
-import { deviceOf, remoteOf } from './association-owner.ts';
+import { deviceOf, type Owner, remoteOf } from './association-owner.ts';
 import {
   type AssociationStore,
   credentialMark,
@@ -30,6 +30,8 @@ const storeAfter = 5000;
 const farewell = 2000;
 /** Milliseconds for the answer to a ping. It is shorter than the time after which a ping is sent again. */
 const probeTime = 1900;
+/** Most associations that are pinged at one time. The others wait, so that 5,000 devices after a power cut do not repeat in vain. */
+const mostProbes = 512;
 
 export interface CoapTransportParts {
   readonly clock: Clock;
@@ -41,10 +43,7 @@ export interface CoapTransportParts {
    * Whose key an identity names, and of what kind it is; by default the identity itself.
    * @param proof of a certificate or a raw public key; undefined for a pre-shared key
    */
-  readonly ownerOf?: (
-    identity: string,
-    proof: string | undefined,
-  ) => Pick<Remote, 'identity' | 'credential' | 'party'>;
+  readonly ownerOf?: (identity: string, proof: string | undefined) => Owner;
   /** Called when the pre-shared key of an identity has opened an association. */
   readonly opened?: (identity: string) => void;
   /** What certificates and raw public keys need, as it is now; undefined where they are not served. */
@@ -82,6 +81,8 @@ export class CoapTransport {
   readonly #sockets = new Map<string, SecureSocket>();
   readonly #byKey = new Map<string, Association>();
   readonly #probing = new Set<Association>();
+  /** Those that are pinged next. */
+  readonly #toProbe = new Set<Association>();
   readonly #reserving = new Set<Association>();
   /** Those of which the store has nothing, or not the place. */
   readonly #unstored = new Set<Association>();
@@ -169,7 +170,7 @@ export class CoapTransport {
     const association = this.#byKey.get(key);
     if (!association) return;
     try {
-      this.#dtls.send(association, content);
+      this.#dtls.send(association, content, this.#probing.has(association) && isEmpty(content, Type.CON));
       this.#retiring.get(key)?.end();
     } catch (thrown) {
       failed(this.#parts.events, 'coap-datagram', thrown);
@@ -258,7 +259,7 @@ export class CoapTransport {
       socket.endpoint.vouch(remote, remote.party ?? remote.identity ?? association.identity);
     if (association.isStale) {
       this.#probe(association);
-      if (!isReset(content)) return;
+      if (!isEmpty(content, Type.RST)) return;
     }
     socket.received(content, remote.address, remote.port);
   }
@@ -272,11 +273,21 @@ export class CoapTransport {
     const socket = this.#socketOf(association);
     const { candidate, place } = association;
     if (!socket || this.#probing.has(association)) return;
+    if (this.#probing.size >= mostProbes) {
+      this.#toProbe.add(association);
+      return;
+    }
+    this.#toProbe.delete(association);
     this.#probing.add(association);
     void background(this.#parts.events, 'coap-datagram', async () => {
       // A ping that could not be sent says nothing. The next record leads to another one.
       const isThere = await socket.endpoint.ping(place.address, place.port, probeTime).catch(() => false);
       this.#probing.delete(association);
+      for (const next of this.#toProbe) {
+        this.#toProbe.delete(next);
+        this.#probe(next);
+        break;
+      }
       if (!isThere) return;
       if (association.isStale) association.refresh();
       if (candidate) this.#follow(association, candidate);
@@ -314,12 +325,14 @@ export class CoapTransport {
     this.#own(association, this.#parts.ownerOf?.(identity, proof) ?? { identity });
   }
 
-  #own(association: Association, owner: Pick<Remote, 'identity' | 'credential'>): void {
+  #own(association: Association, { identity, credential, party }: Owner): void {
     const { place, peerLimit } = association;
     const { address, port } = place;
-    const datagramBytes = peerLimit < mostContent ? { datagramBytes: peerLimit } : {};
-    const remote = { address, port, key: `dtls ${this.#opened++}`, ...datagramBytes, ...owner };
-    association.owner = remote satisfies Remote;
+    const datagramBytes = peerLimit < mostContent ? peerLimit : undefined;
+    const key = `dtls ${this.#opened++}`;
+    // With a spread each of them would take more memory.
+    const remote: Remote = { address, port, key, identity, credential, party, datagramBytes };
+    association.owner = remote;
     this.#byKey.set(remote.key, association);
   }
 
@@ -356,16 +369,17 @@ export class CoapTransport {
   #storeLater(association: Association): void {
     const { clock, events, store } = this.#parts;
     this.#unstored.add(association);
-    this.#storing ??= clock.after(
-      storeAfter,
-      guarded(events, 'state', () => {
-        this.#storing = undefined;
+    this.#storing ??= clock.after(storeAfter, () => {
+      this.#storing = undefined;
+      void background(events, 'state', async () => {
         const all = [...this.#unstored];
         // Where nothing can be stored, they live until the process ends.
         this.#unstored.clear();
         store.save(all.map((each) => this.#record(each, each.reserved - reservedBlock, false)));
-      }),
-    );
+        // Nothing else may be written for long. A power cut would take what is not synced.
+        await store.settled();
+      });
+    });
   }
 
   #record(association: Association, sent: number, isClean: boolean): StoredAssociation {
@@ -393,6 +407,7 @@ export class CoapTransport {
     this.#byKey.delete(this.#formerKeys.get(association) ?? '');
     association.owner = undefined;
     this.#unstored.delete(association);
+    this.#toProbe.delete(association);
     try {
       if (!isClient) store.remove(identity);
     } catch (thrown) {
@@ -402,6 +417,3 @@ export class CoapTransport {
     ended?.(reason);
   }
 }
-
-/** Whether a datagram is a Reset (RFC 7252 section 4.2). */
-const isReset = (content: Buffer): boolean => content.length === 4 && ((content[0]! >> 4) & 3) === Type.RST;

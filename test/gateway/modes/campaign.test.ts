@@ -26,6 +26,7 @@ const order = (devices: readonly string[], more: Partial<FanoutOrder> = {}): Fan
   devices,
   returnFormat: 3,
   timeout: 60_000,
+  patience: 3_600_000,
   deadline: 3_600_000,
   ...more,
 });
@@ -225,6 +226,18 @@ describe('devices that do not answer', () => {
     assert.equal(found.away.filter(({ options }) => options.signal?.aborted).length, 63);
     first?.resolve(200);
     assert.match(await result(found), /Total="100" Done="37" Failed="63"/);
+  });
+
+  test('accept the order after the deadline: nobody waits for their report, and the fan-out ends', async () => {
+    const found = rig();
+    start(found.fanOut, order(['a', 'b']), undefined);
+    await begun(found.calls, 2);
+    for (const { options } of found.calls) options.begun?.();
+    found.clock.advance(3_600_000);
+    assert.ok(found.calls.every(({ options }) => options.until?.aborted));
+    found.calls[0]?.resolve(202);
+    found.calls[1]?.resolve(200);
+    assert.match(await result(found), /Total="2" Done="2" Failed="0" Pending="0"/);
   });
 
   test('end with the cancellation, and nothing is done on them later', async () => {

@@ -61,6 +61,8 @@ class Rig {
   place: Address = { address: '192.0.2.2', port: 40_000 };
   /** Whether what the device sends arrives. */
   isCut = false;
+  /** Where a copy of each datagram of the device comes from before it. */
+  overtaker: Address | undefined;
   readonly device: DtlsEndpoint;
   readonly client: CoapEndpoint;
   #queue: (() => void)[] = [];
@@ -73,7 +75,8 @@ class Rig {
       entropy: systemEntropy,
       send: (bytes) => {
         this.asked.push(bytes);
-        const { place } = this;
+        const { place, overtaker } = this;
+        if (overtaker) this.#queue.push(() => this.deliver(bytes, overtaker));
         if (!this.isCut) this.#queue.push(() => this.deliver(bytes, place));
       },
       received: (_, content) => this.client.receive(content, gatewayAt.address, gatewayAt.port),
@@ -264,6 +267,21 @@ describe('a device that moves', () => {
     assert.equal(rig.events.all.filter(({ name }) => name === 'dtls.moved').length, 0);
     assert.equal(await rig.ask('b', 10), 'device at 192.0.2.2');
     assert.equal(await rig.askDevice(rig.place), 'from the device');
+  });
+
+  test('gets its answers although a copy of each record comes from elsewhere before it', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    await rig.ask('a');
+    rig.overtaker = { address: '203.0.113.5', port: 9 };
+    for (const asked of ['b', 'c', 'd']) {
+      assert.equal(await rig.ask(asked), 'device at 192.0.2.2');
+      assert.equal(await rig.askDevice(rig.place), 'from the device');
+    }
+    rig.clock.advance(5000);
+    await rig.settle();
+    assert.equal(rig.events.count('dtls.moved'), 0);
+    assert.deepEqual(rig.handled, ['a', 'b', 'c', 'd']);
   });
 
   test('does not move to who overtakes its answer at the new place', async () => {
@@ -473,6 +491,26 @@ describe('a gateway that starts again', () => {
     assert.equal(writes, 1);
     rig.start();
     assert.equal(rig.transport.footprint.associations, 1);
+  });
+
+  test('is synced when it is stored, also when nothing else is written', async () => {
+    const rig = new Rig();
+    const calls: string[] = [];
+    rig.wrap = (store) => ({
+      load: () => store.load(),
+      remove: (identity) => store.remove(identity),
+      settled: () => {
+        calls.push('settled');
+        return store.settled();
+      },
+      save: (all) => {
+        calls.push('save');
+        store.save(all);
+      },
+    });
+    rig.start();
+    await rig.connect();
+    assert.deepEqual(calls, ['save', 'settled']);
   });
 
   test('has no key in clear in its state', async () => {

@@ -120,8 +120,8 @@ test('each kind of device is asked after its own time of silence, and not before
     {
       answer: () => unproven,
       registrations: {
-        client: { lifetime: hour, queueMode: false },
-        sleeper: { lifetime: 48 * hour, queueMode: true },
+        client: { lifetime: 3600, queueMode: false },
+        sleeper: { lifetime: 48 * 3600, queueMode: true },
       },
     },
   );

@@ -41,7 +41,7 @@ test('each event in each state leads to the state in the table', () => {
 test('the allowed silence depends on the kind of device', () => {
   const device = { isGateway: false, address: 'coap://192.0.2.1' };
   const client = (lifetime: number, queueMode: boolean) =>
-    silenceOf({ record: device, registration: { lifetime, queueMode }, configured: 1 });
+    silenceOf({ record: device, registration: { lifetime: lifetime / 1000, queueMode }, configured: 1 });
   assert.equal(silenceOf({ record: device }), silences.usual);
   assert.equal(silenceOf({ record: { ...device, isGateway: true } }), silences.gateway);
   assert.equal(silenceOf({ record: { ...device, address: 'http://192.0.2.1' } }), silences.http);
@@ -53,4 +53,6 @@ test('the allowed silence depends on the kind of device', () => {
   assert.equal(client(60_000, false), 60_000 + silences.grace, 'a client: by its lifetime');
   assert.equal(client(48 * hour, false), silences.usual, 'but a long one is asked before');
   assert.equal(client(48 * hour, true), 48 * hour + silences.grace, 'unless it sleeps');
+  assert.equal(client(0, false), silences.usual, '0 is for ever');
+  assert.equal(client(0, true), Number.POSITIVE_INFINITY);
 });

@@ -7,6 +7,7 @@ import { Sealing } from '../../../src/base/sealing.ts';
 import type { AttachedDevice } from '../../../src/gateway/southbound/associations.ts';
 import { LwM2mBootstrapServer } from '../../../src/gateway/southbound/lwm2m-bootstrap-server.ts';
 import { LwM2mCalls } from '../../../src/gateway/southbound/lwm2m-calls.ts';
+import { lifetimeOf } from '../../../src/gateway/southbound/presence.ts';
 import { RegistrationServer } from '../../../src/gateway/southbound/registration-server.ts';
 import { DeviceKeys } from '../../../src/gateway/store/device-keys.ts';
 import { Registrations } from '../../../src/gateway/store/registrations.ts';
@@ -50,6 +51,7 @@ function rig(
   const events = new EventRecorder();
   const attached = new Map<string, AttachedDevice>();
   const left: string[] = [];
+  const heard: string[] = [];
   const calls: [string, CoapCall][] = [];
   const elsewhere = new Set<string>();
   const strangers = new Set(['stranger']);
@@ -81,7 +83,7 @@ function rig(
       attached.delete(id);
       left.push(id);
     },
-    heard: () => {},
+    heard: (id) => heard.push(id),
     clock,
     entropy: seededEntropy(1),
     events,
@@ -167,6 +169,7 @@ function rig(
     settle,
     attached,
     left,
+    heard,
     calls,
     events,
     elsewhere,
@@ -516,7 +519,7 @@ test('a refused registration gets the code of its reason', async () => {
   elsewhere.add('twin');
   assert.equal((await register('twin')).code, '4.09');
   assert.equal((await ask(Code.POST, '/rd', ['ep=a'])).code, '4.00');
-  assert.equal((await ask(Code.POST, '/rd', ['ep=a', 'lwm2m=9.0'])).code, '4.00');
+  assert.equal((await ask(Code.POST, '/rd', ['ep=a', 'lwm2m=9.0'])).code, '4.12');
   assert.equal((await ask(Code.POST, '/rd', ['ep=a', 'lwm2m=1.1'], { payload: '<' })).code, '4.00');
   for (const id of ['a', 'b', 'c']) {
     await register(id);
@@ -524,6 +527,68 @@ test('a refused registration gets the code of its reason', async () => {
   }
   assert.deepEqual([...attached.keys()], ['a', 'b'], 'the inventory is full');
   assert.equal(registrations.get('c'), undefined);
+});
+
+test('each refusal is told once, with its reason', async () => {
+  const { ask, register, elsewhere, events, settle, registrations } = rig(described);
+  const { location } = await register('a');
+  await settle();
+  const reasonOf = async (request: () => Promise<unknown>) => {
+    const from = events.all.length;
+    await request();
+    return events.all
+      .slice(from)
+      .map(({ name, fields }) => `${name} ${fields.device}: ${fields.reason ?? ''}`)
+      .join();
+  };
+  const refusals: [() => Promise<unknown>, RegExp][] = [
+    [() => register('stranger'), /refused stranger: a client with this endpoint name may not/],
+    [() => register('dm'), /refused dm: an OMA DM device/],
+    [() => ask(Code.POST, '/rd'), /refused : \?ep=/],
+    [() => ask(Code.POST, '/rd', ['ep=b']), /refused b: the query lacks the version/],
+    [() => ask(Code.POST, '/rd', ['ep=b', 'lwm2m=9.0']), /refused b: LwM2M 9.0 is not supported/],
+    [() => ask(Code.POST, '/rd', ['ep=b', 'lwm2m=1.1', 'lt=-1']), /refused b: the lifetime must be/],
+    [() => ask(Code.POST, location, ['lt=x']), /refused a: the lifetime must be/],
+    [() => ask(Code.POST, location, [], { payload: '<' }), /refused a: link format expected/],
+  ];
+  for (const [request, reason] of refusals) assert.match(await reasonOf(request), reason);
+  elsewhere.add('twin');
+  assert.match(await reasonOf(() => register('twin')), /^registration.duplicate twin: $/);
+  registrations.tryDisk = () => {
+    throw new PosternError('storage', 'the disk is full');
+  };
+  assert.match(await reasonOf(() => register('b')), /^registration.refused b: the disk is full$/);
+});
+
+test('version, binding and Queue Mode are kept, also over a restart; an update that changes nothing writes nothing', async () => {
+  const { ask, settle, registrations, heard } = rig(described);
+  const query = ['ep=a', 'lwm2m=1.2', 'lt=0', 'b=UT', 'Q'];
+  const { location } = await ask(Code.POST, '/rd', query, { payload: '</3/0>' });
+  await settle();
+  const { version, lifetime, binding, queueMode } = registrations.get('a')!;
+  assert.deepEqual([version, lifetime, binding, queueMode], ['1.2', 0, 'UT', true]);
+  assert.equal(lifetimeOf(registrations.get('a')!.lifetime), Number.POSITIVE_INFINITY);
+  const put = test.mock.method(registrations, 'put');
+  heard.length = 0;
+  assert.equal((await ask(Code.POST, location, ['b=UT', 'Q'])).code, '2.04');
+  assert.equal(put.mock.callCount(), 0);
+  assert.deepEqual(heard, ['a'], 'it was heard all the same');
+  await ask(Code.POST, location, ['b=U']);
+  assert.equal(put.mock.callCount(), 1);
+  assert.deepEqual([registrations.get('a')?.binding, registrations.get('a')?.queueMode], ['U', false]);
+});
+
+test('an update from another address counts as heard at once by a key, and else when the client answers there', async () => {
+  const silent = new PosternError('timeout', 'no answer');
+  const { ask, register, settle, heard } = rig(() => (heard.length > 1 ? silent : described({} as CoapCall)));
+  const { location } = await register('a');
+  await settle();
+  heard.push('all silent');
+  await ask(Code.POST, location, [], { port: 8 });
+  await settle();
+  assert.deepEqual(heard, ['a', 'all silent']);
+  await ask(Code.POST, location, [], { port: 9, identity: 'a' });
+  assert.deepEqual(heard, ['a', 'all silent', 'a']);
 });
 
 test('at the bound the registration that was renewed longest ago is deleted', () => {
@@ -571,17 +636,68 @@ test("the bootstrap server keeps the account of another bootstrap server, and wr
   ]);
   assert.deepEqual(sent, [
     ['0.01', '', undefined],
-    ['0.04', '', undefined],
+    ['0.04', '0/1', undefined],
+    ['0.04', '1/0', undefined],
     ['0.03', '0/1', 110],
     ['0.03', '1/0', 110],
     ['0.02', 'bs', undefined],
   ]);
-  const security = decodeContent(ContentFormat.SenmlJson, calls[2]?.[1].payload ?? new Uint8Array(), [0, 1]);
+  const security = decodeContent(
+    ContentFormat.SenmlJson,
+    (calls[3]?.[1].payload as Uint8Array | undefined) ?? new Uint8Array(),
+    [0, 1],
+  );
   assert.ok(
     security.some(({ path, value }) => pathText(path) === '/0/1/0' && value === 'coap://192.0.2.1:5683'),
   );
   assert.equal(bootstrap.has('a'), true);
   assert.equal(events.count('lwm2m.bootstrapped'), 1);
+});
+
+/** Requests of a bootstrap of a client that answers Bootstrap-Discover with these links. */
+async function bootstrapOf(links: string, answer: Answer = () => ({ code: Code.Deleted })) {
+  const { ask, settle, calls, events } = rig((request) =>
+    request.method === Code.GET ? { payload: Buffer.from(links) } : answer(request),
+  );
+  await ask(Code.POST, '/bs', ['ep=a']);
+  for (let i = 0; i < 4; i++) await settle();
+  const paths = (method: number) =>
+    calls.filter(([, call]) => call.method === method).map(([, { path }]) => path.join('/'));
+  return {
+    deleted: paths(Code.DELETE),
+    written: paths(Code.PUT),
+    isDone: events.count('lwm2m.bootstrapped'),
+  };
+}
+
+// conforms: GW-26
+test('a bootstrap deletes accounts of other servers, and nothing else of the tree', async () => {
+  const tree = '</3/0>,</5/0>,</33000/0>,</33000/7>,</3303/0>';
+  const former = '</0/1>;ssid=7,</1/0>;ssid=7,</2/0>,</2/1>,</21/0>;ssid=7';
+  const usual = await bootstrapOf(`</>;lwm2m=1.1,</0/0>,${former},${tree}`);
+  assert.deepEqual(usual.deleted, ['0/1', '1/0', '2/0', '2/1', '21/0']);
+  assert.deepEqual(usual.written, ['0/1', '1/0']);
+  // Its account is not at instance 0, or has an ID that stands for the bootstrap server.
+  for (const ssid of ['', ';ssid=0', ';ssid=65535']) {
+    const moved = await bootstrapOf(`</0/0>;ssid=7,</0/1>${ssid},${tree}`);
+    assert.deepEqual(moved, { deleted: ['0/0'], written: ['0/0', '1/0'], isDone: 1 });
+  }
+  const fresh = await bootstrapOf(`</0/0>,${tree}`);
+  assert.deepEqual(fresh, { deleted: [], written: ['0/1', '1/0'], isDone: 1 });
+});
+
+test('a bootstrap of a client whose links do not show the account of the bootstrap server deletes whole objects', async () => {
+  const whole = { deleted: ['0', '1', '2', '21'], written: ['0/1', '1/0'], isDone: 1 };
+  const many = Array.from({ length: 17 }, (_, at) => `</0/${at + 1}>;ssid=7`).join();
+  for (const links of ['', 'no links', '</1/0>;ssid=7,</3/0>', '</0/0>;ssid=7', `</0/0>,${many}`])
+    assert.deepEqual(await bootstrapOf(links), whole, links);
+  // LwM2M 1.0 has 4.00 for what is not there.
+  for (const code of [Code.NotFound, Code.BadRequest]) {
+    const answer: Answer = ({ method }) => ({ code: method === Code.DELETE ? code : Code.Changed });
+    assert.deepEqual(await bootstrapOf('', answer), whole);
+  }
+  const refused: Answer = ({ method }) => ({ code: method === Code.DELETE ? Code.BadRequest : Code.Changed });
+  assert.equal((await bootstrapOf('</0/0>,</0/1>;ssid=7', refused)).isDone, 0);
 });
 
 // conforms: GW-26
@@ -598,6 +714,7 @@ test('a bootstrap that fails does not count; a Bootstrap-Pack has the whole acco
   const entries = decodeContent(ContentFormat.SenmlCbor, reply?.payload ?? new Uint8Array(), []);
   const at = (path: string) => entries.find((entry) => pathText(entry.path) === path)?.value;
   assert.deepEqual([at('/0/1/0'), at('/1/0/1')], ['coap://192.0.2.1:5683', 600]);
+  assert.deepEqual([...new Set(entries.map(({ path }) => pathText(path.slice(0, 2))))], ['/0/1', '/1/0']);
   assert.equal(bootstrap.has('a'), true);
   assert.equal((await ask(Code.GET, '/bspack', ['ep=a'], { accept: 60 })).code, '4.06');
   assert.equal((await ask(Code.GET, '/bspack', ['ep=stranger'])).code, '4.03');

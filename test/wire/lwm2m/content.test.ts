@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { seededEntropy } from '../../../src/base/entropy.ts';
 import { PosternError } from '../../../src/base/errors.ts';
 import { ContentFormat } from '../../../src/wire/coap/content-formats.ts';
 import { decodeContent, encodeContent } from '../../../src/wire/lwm2m/content.ts';
 import { typeOf } from '../../../src/wire/lwm2m/objects.ts';
 import type { Path } from '../../../src/wire/lwm2m/path.ts';
 import { parsePath, pathText } from '../../../src/wire/lwm2m/path.ts';
-import type { Entry } from '../../../src/wire/lwm2m/resource.ts';
+import { type Entry, textOf, valueFrom } from '../../../src/wire/lwm2m/resource.ts';
 import { decodeTlv, emptyInstance, instancesIn, tlvLimits } from '../../../src/wire/lwm2m/tlv.ts';
 
 const hex = (text: string) => Buffer.from(text.replace(/\s/g, ''), 'hex');
@@ -84,6 +85,86 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
     // The same instance, as it is in the content of the whole object.
     const whole = Buffer.concat([hex('08 00 79'), device]);
     assert.deepEqual(plain(decodeContent(ContentFormat.LwM2mTlv, whole, [3])), plain(deviceEntries));
+  });
+
+  const edges = ['9223372036854775807', '-9223372036854775808', '9007199254740993', '-9007199254740993'];
+  for (const [name, format] of Object.entries({ text: ContentFormat.TextPlain, ...formats }))
+    test(`${name}: integers and times of 64 bits are whole, both ways`, () => {
+      const seed = Number(process.env.SEED ?? Date.now());
+      const entropy = seededEntropy(seed);
+      const random = Array.from({ length: 500 }, () =>
+        String(
+          BigInt.asIntN(
+            64,
+            Buffer.from(entropy.bytes(8)).readBigInt64BE() >> BigInt(entropy.bytes(1)[0]! % 64),
+          ),
+        ),
+      );
+      for (const text of [...edges, ...random])
+        for (const [path, type] of [
+          ['/3/0/10', 'integer'],
+          ['/3/0/13', 'time'],
+        ] as const) {
+          const coded = encodeContent(format, [entry(path, valueFrom(type, text))], parsePath(path));
+          const [read] = decodeContent(format, coded, parsePath(path));
+          assert.equal(textOf(read?.value ?? ''), text, `seed ${seed}`);
+        }
+    });
+
+  test('numbers of 64 bits have the form of numbers in SenML, and more is refused or no integer', () => {
+    const time = [entry('/3/0/13', valueFrom('time', edges[0]!))];
+    assert.equal(
+      Buffer.from(encodeContent(ContentFormat.SenmlJson, time, [3, 0, 13])).toString(),
+      `[{"n":"/3/0/13","v":${edges[0]}}]`,
+    );
+    assert.ok(
+      Buffer.from(encodeContent(ContentFormat.SenmlCbor, time, [3, 0, 13])).includes(
+        hex('02 1b 7f ff ff ff ff ff ff ff'),
+      ),
+    );
+    const unsigned = hex('c8 0a 08 ff ff ff ff ff ff ff ff');
+    assert.equal(decodeTlv(unsigned, [9, 0], () => 'unsigned')[0]?.value, '18446744073709551615');
+    assert.throws(() => valueFrom('integer', '9223372036854775808'), failsWith('malformed'));
+    const long = `[{"n":"/3/0/10","v":1${'0'.repeat(100_000)}}]`;
+    assert.throws(
+      () => decodeContent(ContentFormat.SenmlJson, Buffer.from(long), []),
+      failsWith('malformed'),
+    );
+    const exponent = '[{"n":"/6/0/0","v":1e20},{"n":"/6/0/1","v":9007199254740993.5}]';
+    assert.deepEqual(
+      decodeContent(ContentFormat.SenmlJson, Buffer.from(exponent), []).map(({ value }) => value),
+      [1e20, Number('9007199254740993.5')],
+    );
+  });
+
+  test('CBOR of one resource is read: numbers of 64 bits, a tagged time, floats, booleans, texts, octets', () => {
+    const read = (body: string) => decodeContent(ContentFormat.Cbor, hex(body), [10, 0, 1])[0]?.value;
+    assert.equal(read('1b 7f ff ff ff ff ff ff ff'), edges[0]);
+    assert.equal(read('3b 7f ff ff ff ff ff ff ff'), edges[1]);
+    assert.equal(read('c1 1a 51 4b 67 b0'), 1_363_896_240);
+    assert.equal(read('fb 40 35 80 00 00 00 00 00'), 21.5);
+    assert.equal(read('f5'), true);
+    assert.equal(read('64 31 37 20 43'), '17 C');
+    assert.deepEqual(Buffer.from(read('42 01 02') as Uint8Array), hex('01 02'));
+    for (const body of [
+      'f6',
+      '81 01',
+      'a1 01 02',
+      '1b 7f',
+      'c1 f9 7e 00',
+      'c0 61 78',
+      'c2 49 01 00 00 00 00 00 00 00 00',
+    ])
+      assert.throws(() => read(body), failsWith('malformed'), body);
+  });
+
+  test('SenML says the types of values, of object links too', () => {
+    const senml =
+      '[{"bn":"/10/0/","n":"0","vs":"3:0"},{"n":"1","v":1},{"n":"2","vlo":"3:0"},{"n":"3","v":0.5},{"n":"4","vb":true},{"n":"5","vd":"AQI"},{"n":"6","v":9007199254740993}]';
+    assert.deepEqual(
+      decodeContent(ContentFormat.SenmlJson, Buffer.from(senml), []).map(({ type }) => type),
+      ['string', 'integer', 'objlnk', 'float', 'boolean', 'opaque', 'integer'],
+    );
   });
 
   test('SenML JSON and the JSON of LwM2M 1.0 are read', () => {

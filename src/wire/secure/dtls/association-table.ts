@@ -11,13 +11,15 @@ type Removed = (association: Association, reason: string, isReachable: boolean) 
 
 /**
  * All associations of an endpoint, by address, by connection ID and by identity. A peer that proved its identity to this end has one
- * association: a new one replaces it. At the bound the association that was silent for longest gives way.
+ * association: a new one replaces it. At the bound the association that was silent for longest gives way, among those that are
+ * vouched for in the same way: by pre-shared keys, by raw public keys, or by one authority. That is the group of the new one, or a
+ * larger group. So an authority that gives many names, or many unknown keys, take no place of other groups while these have less.
  */
 export class AssociationTable {
   readonly #limit: number;
   readonly #removed: Removed;
-  /** The one that was silent for longest first. */
-  readonly #all = new Set<Association>();
+  /** By `groupOf`. In each group the one that was silent for longest is first. */
+  readonly #groups = new Map<string, Set<Association>>();
   readonly #byAddress = new Map<string, Association>();
   readonly #byCid = new Map<number, Association>();
   readonly #byIdentity = new Map<string, Association>();
@@ -28,7 +30,9 @@ export class AssociationTable {
   }
 
   get size(): number {
-    return this.#all.size;
+    let size = 0;
+    for (const group of this.#groups.values()) size += group.size;
+    return size;
   }
 
   at(remote: string): Association | undefined {
@@ -45,12 +49,12 @@ export class AssociationTable {
   }
 
   has(association: Association): boolean {
-    return this.#all.has(association);
+    return this.#groupOf(association).has(association);
   }
 
-  /** All associations, the one that was silent for longest first. */
-  values(): IterableIterator<Association> {
-    return this.#all.values();
+  /** All associations. */
+  *values(): Generator<Association> {
+    for (const group of this.#groups.values()) yield* group;
   }
 
   add(association: Association): void {
@@ -58,12 +62,9 @@ export class AssociationTable {
     const remote = keyOf(association.place);
     const former = isClient ? undefined : this.#byIdentity.get(identity);
     if (former) this.#replace(former, remote);
-    const [silent] = this.#all;
-    if (silent && this.#all.size >= this.#limit) {
-      this.delete(silent);
-      this.#removed(silent, 'there are too many', true);
-    }
-    this.#all.add(association);
+    const group = this.#groupOf(association);
+    if (this.size >= this.#limit) this.#makeRoom(group);
+    group.add(association);
     this.#claim(association);
     if (ownCid !== undefined) this.#byCid.set(ownCid, association);
     if (!isClient) this.#byIdentity.set(identity, association);
@@ -79,17 +80,40 @@ export class AssociationTable {
 
   /** Records that the peer was heard. */
   touch(association: Association): void {
-    this.#all.delete(association);
-    this.#all.add(association);
+    const group = this.#groupOf(association);
+    group.delete(association);
+    group.add(association);
   }
 
   delete(association: Association): void {
     const { identity, ownCid } = association;
     const remote = keyOf(association.place);
-    this.#all.delete(association);
+    this.#groupOf(association).delete(association);
     if (this.#byAddress.get(remote) === association) this.#byAddress.delete(remote);
     if (ownCid !== undefined && this.#byCid.get(ownCid) === association) this.#byCid.delete(ownCid);
     if (this.#byIdentity.get(identity) === association) this.#byIdentity.delete(identity);
+  }
+
+  #groupOf({ proof = '' }: Association): Set<Association> {
+    // The last word of a proof is of one peer alone.
+    const name = proof.slice(0, proof.lastIndexOf(' '));
+    const known = this.#groups.get(name);
+    if (known) return known;
+    const made = new Set<Association>();
+    this.#groups.set(name, made);
+    return made;
+  }
+
+  /** Removes the association that was silent for longest from the largest group; from the own one if none is larger. */
+  #makeRoom(own: Set<Association>): void {
+    const largest = [...this.#groups.values()].reduce(
+      (most, each) => (each.size > most.size ? each : most),
+      own,
+    );
+    const [silent] = largest;
+    if (!silent) return;
+    this.delete(silent);
+    this.#removed(silent, 'there are too many', true);
   }
 
   #claim(association: Association): void {

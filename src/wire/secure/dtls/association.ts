@@ -72,8 +72,11 @@ export interface Received extends Content {
   readonly isNewest: boolean;
 }
 
-/** Keys of both directions, at most those of CBC, and the connection ID of the peer. */
-const secrets = new SecretPool(96 + mostCid);
+/** Bytes for the keys of an AEAD and a connection ID of 8 bytes; for those of CBC and any connection ID. */
+const [small, large] = [48, 96 + mostCid];
+/** Keys of both directions, and the connection ID of the peer. */
+const pools = { small: new SecretPool(small), large: new SecretPool(large) };
+const poolFor = (bytes: number): SecretPool => (bytes > small ? pools.large : pools.small);
 
 /** An association after its handshake: it protects records and opens them. It has no timer and no socket. */
 export class Association {
@@ -112,8 +115,8 @@ export class Association {
     this.place = place;
     this.candidate = undefined;
     this.owner = undefined;
-    this.#slot = secrets.keep(keys, peerCid);
     this.#cidBytes = peerCid.length;
+    this.#slot = this.#secrets.keep(keys, peerCid);
   }
 
   /**
@@ -132,7 +135,7 @@ export class Association {
   /** What is to be stored, with all sequence numbers below `sent` reserved. */
   state(sent: number): AssociationState {
     const { suite, identity, proof, isClient, ownCid, peerLimit, place } = this;
-    const keys = Buffer.from(secrets.view(this.#slot, 0, keyBlockBytes(suite)));
+    const keys = Buffer.from(this.#secrets.view(this.#slot, 0, keyBlockBytes(suite)));
     const peerCid = this.#peerCid && Buffer.from(this.#peerCid);
     const received = this.#window.highest;
     return { suite, identity, proof, isClient, ownCid, peerLimit, place, keys, peerCid, sent, received };
@@ -179,14 +182,18 @@ export class Association {
 
   /** Overwrites the keys. The association is of no use then. */
   destroy(): void {
-    if (this.#slot >= 0) secrets.release(this.#slot);
+    if (this.#slot >= 0) this.#secrets.release(this.#slot);
     this.#slot = -1;
   }
 
   /** The connection ID in records to the peer. */
   get #peerCid(): Buffer | undefined {
     if (this.#cidBytes === 0) return undefined;
-    return secrets.view(this.#slot, keyBlockBytes(this.suite), this.#cidBytes);
+    return this.#secrets.view(this.#slot, keyBlockBytes(this.suite), this.#cidBytes);
+  }
+
+  get #secrets(): SecretPool {
+    return poolFor(keyBlockBytes(this.suite) + this.#cidBytes);
   }
 
   #keysOf(client: boolean): DirectionKeys {
@@ -195,6 +202,7 @@ export class Association {
     const side = client ? 0 : 1;
     // MAC keys stand in front of the encryption keys, fixed parts of nonces behind them (RFC 5246 section 6.3).
     const isMac = !isAead(suite);
+    const secrets = this.#secrets;
     const keyAt = (isMac ? 2 * salt : 0) + side * keyBytes;
     const saltAt = (isMac ? 0 : 2 * keyBytes) + side * salt;
     return {

@@ -101,12 +101,13 @@ export class DtlsServer {
 
   /**
    * Sends application data to the peer.
+   * @param isProbe it goes to the candidate alone, if there is one: its answer then shows that the peer receives there
    * @throws {PosternError} `tooLarge` for more than the peer takes in one record; `unavailable` when the association has ended
    */
-  send(association: Association, content: Buffer): void {
+  send(association: Association, content: Buffer, isProbe = false): void {
     if (!this.#associations.has(association))
       throw new PosternError('unavailable', 'the association has ended');
-    this.#sendRecord(association, ContentType.ApplicationData, content);
+    this.#sendRecord(association, ContentType.ApplicationData, content, isProbe);
   }
 
   /** Takes in an association that was stored. */
@@ -157,16 +158,18 @@ export class DtlsServer {
   }
 
   #receiveProtected(record: DtlsRecord, place: Place): void {
-    const remote = keyOf(place);
     const association = record.cid
       ? this.#associations.withCid(record.cid.readUIntBE(0, cidBytes))
-      : this.#associations.at(remote);
+      : this.#associations.at(keyOf(place));
     const received = association?.open(record);
     if (association && received) {
       if (received.isNewest)
         this.#locate(association, place, record.fragment.length + headerBytes + cidBytes);
       this.#deliver(association, received);
-    } else (this.initiator?.at(remote) ?? this.#acceptor?.at(remote))?.take(record);
+      return;
+    }
+    const remote = keyOf(place);
+    (this.initiator?.at(remote) ?? this.#acceptor?.at(remote))?.take(record);
   }
 
   /** Notes where the newest record came from. Only one with a connection ID may come from elsewhere. */
@@ -226,15 +229,16 @@ export class DtlsServer {
     association.destroy();
   }
 
-  #sendRecord(association: Association, type: number, content: Buffer): void {
+  #sendRecord(association: Association, type: number, content: Buffer, isProbe = false): void {
     const { entropy, send, runningOut } = this.parts;
     const { candidate, place } = association;
     if (association.left <= reserveBelow) runningOut?.(association);
     const record = association.seal(type, content, entropy);
-    if (candidate && record.length <= candidate.room) {
-      candidate.room -= record.length;
-      send(record, candidate.place);
-    } else send(record, place);
+    // Somebody may copy each record of the peer from elsewhere before it arrives. The peer must get its answers all the same.
+    if (!candidate || !isProbe) send(record, place);
+    if (!candidate || record.length > candidate.room) return;
+    candidate.room -= record.length;
+    send(record, candidate.place);
   }
 
   /** A random connection ID that no association has. */

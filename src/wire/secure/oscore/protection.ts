@@ -9,11 +9,20 @@ import { Code, codeText } from '../../coap/codes.ts';
 import { EchoGuard } from '../../coap/echo.ts';
 import { failureReply } from '../../coap/failure-reply.ts';
 import { type CoapRequest, type Handler, type Remote, type Reply, refusal } from '../../coap/message.ts';
-import { hasOption, Option, opaque, optionValue, sorted, unacceptableOption } from '../../coap/options.ts';
+import {
+  hasOption,
+  Option,
+  opaque,
+  optionValue,
+  sorted,
+  uintOption,
+  unacceptableOption,
+} from '../../coap/options.ts';
 import type { OutgoingRequest } from '../../coap/pending-requests.ts';
 import type { Protection } from '../../coap/protection.ts';
 import type { OscoreContext, OscoreContexts } from './contexts.ts';
 import {
+  type Content,
   hasOscore,
   headerOf,
   openRequest,
@@ -35,6 +44,8 @@ export interface OscoreParts {
 
 /** Most bytes of a protected message that a proxy has divided into blocks: MAX_UNFRAGMENTED_SIZE (RFC 8613 section 4.1.3.4.2). */
 const mostBytes = 4096;
+/** The bit of a Block2 option that says that more parts follow (RFC 7959 section 2.2). */
+const more = 8;
 /** Bounds of the messages that proxies have divided. They are not verified before they are whole. */
 const outerLimits = {
   bodyBytes: mostBytes,
@@ -171,17 +182,26 @@ export class Oscore implements Protection {
     demandValid(context);
     const plain = { ...outgoing, payload: outgoing.payload ?? noBytes };
     const { request, message } = protectRequest(context.keys, piv, plain);
-    const first = await send({ ...outgoing, ...message });
+    let content: Content | undefined;
+    // What does not verify is dropped (section 8.4). A part of a response cannot be verified, and an error may be unprotected.
+    const believes = (said: CoapMessage) => {
+      if (!hasOscore(said)) return said.code >= Code.BadRequest;
+      if ((uintOption(said.options, Option.Block2) ?? 0) & more) return true;
+      content = openResponse(context.keys, request, said);
+      return content !== undefined;
+    };
+    const first = await send({ ...outgoing, ...message, believes });
     const { identity } = context.owner;
-    if (!hasOscore(first)) {
-      const said = `${identity} answered ${codeText(first.code)} without protection`;
-      throw new PosternError(first.code >= Code.BadRequest ? 'unavailable' : 'malformed', said);
-    }
+    if (!hasOscore(first))
+      throw new PosternError(
+        'unavailable',
+        `${identity} answered ${codeText(first.code)} without protection`,
+      );
     // A proxy may have divided the response. The requests for the later parts have no payload.
     const later = (extra: OutgoingRequest['options']) =>
       send({ ...outgoing, ...message, options: sorted([...message.options, ...extra]), payload: noBytes });
     const { payload } = await collect(later, first, mostBytes);
-    const content = openResponse(context.keys, request, { ...first, payload });
+    content ??= openResponse(context.keys, request, { ...first, payload });
     const isUnexpected = content && hasOption(content.options, Option.Observe);
     if (!content || isUnexpected)
       throw new PosternError('malformed', `the response of ${identity} does not verify`);

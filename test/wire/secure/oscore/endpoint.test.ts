@@ -335,23 +335,41 @@ describe('errors', () => {
     assert.equal(handled, 1);
   });
 
-  test('an answer that is not protected, does not verify, or belongs to another request, is not believed', async () => {
-    const { wire, gateway, device } = pair();
-    await ask(device, gateway);
+  test('an answer that is not protected, does not verify, or belongs to another request, is dropped, and the right one counts', async () => {
     const answers: ((message: CoapMessage, before: CoapMessage) => Partial<CoapMessage>)[] = [
       () => ({ code: Code.Content, options: [], payload: Buffer.from('forged') }),
-      () => ({ code: Code.Unauthorized, options: [], payload: Buffer.from('Security context not found') }),
       ({ payload }) => ({ payload: payload.map((byte, at) => (at === 3 ? byte ^ 1 : byte)) }),
       (_, { payload, options }) => ({ payload, options }),
+      ({ payload }) => ({ type: Type.CON, messageId: 9, payload: payload.subarray(1) }),
+      (_, { payload, options }) => ({ type: Type.NON, messageId: 9, payload, options }),
     ];
-    const before = read(wire.sent.at(-1)!.bytes);
-    const seen: unknown[] = [];
-    for (const change of answers) {
+    for (const [at, change] of answers.entries()) {
+      const { wire, gateway, device } = pair();
+      await ask(device, gateway);
+      const before = read(wire.sent.at(-1)!.bytes);
       wire.pass = ({ from, bytes }) =>
         from === gateway ? [encode({ ...read(bytes), ...change(read(bytes), before) })] : [bytes];
-      seen.push(await ask(device, gateway));
+      const answer = device.endpoint.request(gateway.address, 5683, {
+        code: Code.POST,
+        options: [],
+        timeout: 20_000,
+      });
+      await wire.settle();
+      wire.pass = ({ bytes }) => [bytes];
+      const sent = wire.sent.length;
+      wire.clock.advance(3000);
+      assert.equal(wire.sent.length, sent + 1, `${at}: a forged answer acknowledges nothing`);
+      await wire.settle();
+      assert.equal(textOf((await answer).payload), 'for device', `${at}`);
     }
-    assert.deepEqual(seen, ['malformed', 'unavailable', 'malformed', 'malformed']);
+  });
+
+  test('an error that is not protected ends the request', async () => {
+    const { wire, gateway, device } = pair();
+    await ask(device, gateway);
+    const said = { code: Code.Unauthorized, options: [], payload: Buffer.from('Security context not found') };
+    wire.pass = ({ from, bytes }) => (from === gateway ? [encode({ ...read(bytes), ...said })] : [bytes]);
+    assert.equal(await ask(device, gateway), 'unavailable');
   });
 
   test('a replayed datagram reaches no handler, from its address or another one, also after its exchange is forgotten', async () => {

@@ -1,0 +1,64 @@
+import type { Clock, Monotonic } from '../../base/clock.ts';
+import { hashedName } from '../../base/hashed-name.ts';
+import type { Sealer } from '../../base/sealing.ts';
+import type { DeviceRecords } from '../../mo/device-record.ts';
+import type { CoapRequest } from '../../wire/coap/message.ts';
+import { imagePath, versionPath } from './image-resource.ts';
+
+export interface ImageTicketsParts {
+  readonly sealing: Sealer;
+  /** Number of this start of the gateway. */
+  readonly start: number;
+  readonly devices: Pick<DeviceRecords, 'named'>;
+  readonly clock: Clock;
+}
+
+/** Seconds for which a ticket is valid. */
+const validFor = 86_400;
+
+/**
+ * Tickets for downloads, in the query of their URIs. A client may download from another UDP port than it registered from, where it
+ * has proved nothing. A ticket is for one device and one version of an image. The gateway keeps no list of them: a ticket is
+ * sealed by the key of the state, and outlasts one restart. Its age counts without the wall clock, which may jump. A ticket of
+ * the start before is as old as this start.
+ */
+export class ImageTickets {
+  readonly #parts: ImageTicketsParts;
+  readonly #begun: Monotonic;
+
+  constructor(parts: ImageTicketsParts) {
+    this.#parts = parts;
+    this.#begun = parts.clock.now();
+  }
+
+  get #seconds(): number {
+    return Math.floor((this.#parts.clock.now() - this.#begun) / 1000);
+  }
+
+  /**
+   * Path and query by which a device gets one version of an image.
+   * @throws {PosternError} `storage` when the platform has no key and stores none
+   */
+  pathFor(deviceId: string, name: string, hash: string): string {
+    const { sealing, start } = this.#parts;
+    const path = versionPath(name, hash);
+    const content = Buffer.from(`${hashedName(deviceId)} ${start} ${this.#seconds}`);
+    return `${path}&t=${sealing.seal(content, path).toString('base64url')}`;
+  }
+
+  /** The attached device whose valid ticket a request for an image has. */
+  deviceOf(request: CoapRequest): string | undefined {
+    const { path, query } = request;
+    return query.length === 2 ? this.holderOf(`${imagePath(path[1] ?? '')}?${query.join('&')}`) : undefined;
+  }
+
+  /** The attached device that has a valid ticket for a path and query as `pathFor` makes them. */
+  holderOf(uri: string): string | undefined {
+    const { sealing, start, devices } = this.#parts;
+    const [path = '', ticket = ''] = uri.split('&t=');
+    const content = sealing.open(Buffer.from(ticket, 'base64url'), path);
+    const [name = '', since, issuedAt] = String(content ?? '').split(' ');
+    const begun = Number(since) === start ? Number(issuedAt) : Number(since) === start - 1 ? 0 : Number.NaN;
+    return this.#seconds - begun <= validFor ? devices.named(name)?.deviceId : undefined;
+  }
+}
