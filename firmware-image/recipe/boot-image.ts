@@ -65,7 +65,7 @@ export function makeInitramfs(folder: string, parts: BootImageParts): string {
   installModules(tree, parts.kernelModules, board.modules.initramfs);
   install(join(root, 'firmware-image/initramfs/init'), join(tree, 'init'));
   writeFileSync(join(tree, 'verity'), `hash=${verity.rootHash}\nblocks=${verity.dataBlocks}\n`);
-  return packInitramfs(tree, ['dev', 'proc', 'sys', 'root', 'run'], parts.date);
+  return packInitramfs(tree, ['dev', 'proc', 'sys', 'root', 'run']);
 }
 
 /** Copies a file into an image. */
@@ -82,17 +82,17 @@ export function installModules(tree: string, kernelModules: string, wanted: read
 }
 
 /**
- * Packs a tree as an initramfs, beside it. Returns the path of the file. The same tree gives the same bytes.
+ * Packs a tree as an initramfs, beside it. Returns the path of the file. The same tree gives the same bytes, on any day: another
+ * time stamp would change all that is packed, for updates by blocks. Nothing reads the times of these files.
  * @param empty folders that the tree gets
- * @param date time stamp of all files, in seconds since 1970
  */
-export function packInitramfs(tree: string, empty: readonly string[], date: number): string {
+export function packInitramfs(tree: string, empty: readonly string[]): string {
   run('mkdir', ['-p', ...empty.map((one) => join(tree, one))]);
   // Links to folders are not followed.
   const names = run('find', ['.', '-mindepth', '1', '-printf', '%P\\n'], { cwd: tree }).trim().split('\n');
   names.push('.');
   names.sort();
-  for (const name of names) run('touch', ['-h', '-d', `@${date}`, join(tree, name)]);
+  for (const name of names) run('touch', ['-h', '-d', '@0', join(tree, name)]);
   const file = `${tree}.cpio`;
   run('sh', ['-c', `cpio --quiet --reproducible -o -H newc -R 0:0 > ${file}`], {
     cwd: tree,

@@ -35,7 +35,7 @@ export function makeRecovery(
   folder: string,
   tree: string,
   rauc: PickedFile,
-  { board, files, kernelModules, date }: Omit<BootImageParts, 'verity'>,
+  { board, files, kernelModules }: Pick<BootImageParts, 'board' | 'files' | 'kernelModules'>,
 ): string {
   fresh(folder);
   const made = join(folder, 'recovery');
@@ -54,5 +54,5 @@ export function makeRecovery(
   install(join(tree, 'usr/lib/postern/lease'), join(made, 'usr/lib/postern/lease-of-slots'));
   installModules(made, kernelModules, [...board.modules.initramfs, ...board.modules.root, '8021q']);
   const empty = ['dev', 'proc', 'sys', 'run', 'tmp', 'data', 'config', 'scratch', 'root'];
-  return packInitramfs(made, empty, date);
+  return packInitramfs(made, empty);
 }
