@@ -27,7 +27,7 @@ const budget = { minified: 850_000, gzipped: 270_000 };
 const strangers = ['aedes', 'coap', 'coap-packet', 'node-dtls-client', '@peculiar/x509'];
 
 const bundles = {
-  postern: ['gateway', 'launch', 'update', 'backup', 'restore', 'status', 'devices', 'join'],
+  postern: ['gateway', 'launch', 'update', 'backup', 'restore', 'status', 'devices', 'reset', 'join'],
   'postern-headend': ['headend', 'account'],
   // Only boards are provisioned: `--check` of a board's configuration at a desk. The board itself has it in its snapshot.
   'postern-board': ['provision'],

@@ -108,7 +108,10 @@ await runCommand({
       withDisk: true,
     });
     const packed = `${built.disk}.zst`;
-    await step('disk, packed', () => run('zstd', ['-q', '-f', '-12', '-T0', built.disk!, '-o', packed]));
+    // The window is larger than the distance between the two copies of the kernel, that of slot A and that of the recovery system.
+    await step('disk, packed', () =>
+      run('zstd', ['-q', '-f', '-12', '--long=27', '-T0', built.disk!, '-o', packed]),
+    );
     const report = `${describeImage(built)}\n${megabytes(bytesOf(packed))}  disk, packed`;
     writeFileSync(join(built.folder, 'report.txt'), `${report}\n`);
     console.log(`${report}\n\n${packed}\n${built.bundle}`);

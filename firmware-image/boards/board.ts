@@ -27,8 +27,35 @@ export interface Board {
   readonly firmware?: (from: BoardFiles) => Readonly<Record<string, string>>;
   /** Offset in bytes where the first boot stage reads the boot loader from the disk, if Debian does not have this loader. */
   readonly bootLoaderAt?: number;
+  /**
+   * A counter of the board that only goes up, for the floor: `docs/firmware.md` says which boards have one. Without it the floor is
+   * in the boot state alone.
+   */
+  readonly floorCounter?: FloorCounter;
+  /**
+   * Command of U-Boot that succeeds while the button for a factory reset is held, such as `gpio input 17`. Without it a file on
+   * CONFIG orders the reset.
+   */
+  readonly resetButton?: string;
   /** Load addresses, in hexadecimal: of the FIT, of the unpacked kernel, and of the boot state while U-Boot reads it. */
   readonly addresses: { readonly fit: string; readonly kernel: string; readonly state: string };
+}
+
+/** How a counter is reached that holds the floor as a number (`versionNumber` in boot-state.ts). */
+export interface FloorCounter {
+  /**
+   * Commands of U-Boot that read the counter into memory, as 32 bits, little-endian. They fail when it cannot be read. They may
+   * select another device than the disk.
+   * @param address address in memory, in hexadecimal
+   */
+  readonly uBoot: (address: string) => string;
+  /**
+   * A program for the board's Linux, as text: `get` prints the number. `raise NUMBER` raises the counter to it, does nothing when
+   * it is as high already, and fails when it cannot.
+   */
+  readonly program: string;
+  /** Kernel modules that the program needs. */
+  readonly modules: readonly string[];
 }
 
 /** What an optional part needs on a board. */

@@ -81,7 +81,9 @@ export class Machine implements AsyncDisposable {
       ...['-monitor', `unix:${join(folder, 'monitor')},server,nowait`],
     ];
     const tree = join(folder, 'trusted.dtb');
-    const source = hardware.tree(folder, all).replace(/(rauc\.slot=\S+) /, `$1 ${kernelArguments} `);
+    const source = hardware
+      .tree(folder, all)
+      .replaceAll(/(rauc\.slot=\S+|postern\.recovery=1) /g, `$1 ${kernelArguments} `);
     run('dtc', ['-q', '-I', 'dts', '-O', 'dtb', '-p', '4096', '-o', tree, '-'], { input: source });
     this.#command = ['-M', hardware.machine, '-no-reboot', '-dtb', tree, ...all];
     this.#switchOn();

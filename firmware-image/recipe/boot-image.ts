@@ -1,13 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import {
-  chmodSync,
-  copyFileSync,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
@@ -17,6 +9,10 @@ import type { Kernel } from './kernel.ts';
 import type { SigningKeys } from './keys.ts';
 import type { VerityRoot } from './root-file-system.ts';
 import { fresh, output, parentOf, root, run } from './tools.ts';
+
+/** Names of the configurations in the FIT of a slot and in that of the recovery system, each followed by `-1`, `-2` and so on. */
+export const configurationName = 'conf';
+export const recoveryName = 'recovery';
 
 /** What initramfs and FIT are made of. */
 export interface BootImageParts {
@@ -61,23 +57,43 @@ export function bootFiles(
  * @param folder folder for the result and temporary files; it is emptied first
  */
 export function makeInitramfs(folder: string, parts: BootImageParts): string {
-  const { board, files, kernelModules, verity, date } = parts;
+  const { board, files, verity } = parts;
   fresh(folder);
   const tree = join(folder, 'initramfs');
-  const install = (from: string, to: string, mode = 0o755) => {
-    copyFileSync(from, parentOf(join(tree, to)));
-    chmodSync(join(tree, to), mode);
-  };
-  for (const { from, to } of files.programs(initramfsPrograms)) install(from, to.replace(/^usr\//, ''));
-  const modules = moduleClosure(kernelModules, board.modules.initramfs);
-  for (const { file } of modules) install(file, `modules/${basename(file)}`, 0o644);
-  writeFileSync(join(tree, 'modules/order'), `${modules.map(({ line }) => line).join('\n')}\n`);
-  install(join(root, 'firmware-image/initramfs/init'), 'init');
+  for (const { from, to } of files.programs(initramfsPrograms))
+    install(from, join(tree, to.replace(/^usr\//, '')));
+  installModules(tree, parts.kernelModules, board.modules.initramfs);
+  install(join(root, 'firmware-image/initramfs/init'), join(tree, 'init'));
   writeFileSync(join(tree, 'verity'), `hash=${verity.rootHash}\nblocks=${verity.dataBlocks}\n`);
-  run('mkdir', ['-p', ...['dev', 'proc', 'sys', 'root', 'run'].map((one) => join(tree, one))]);
-  const names = [...readdirSync(tree, { recursive: true }).map(String), '.'].toSorted();
-  for (const name of names) run('touch', ['-h', '-d', `@${date}`, join(tree, name)]);
-  const file = join(folder, 'initramfs.cpio');
+  return packInitramfs(tree, ['dev', 'proc', 'sys', 'root', 'run']);
+}
+
+/** Copies a file into an image. */
+export function install(from: string, to: string, mode = 0o755): void {
+  copyFileSync(from, parentOf(to));
+  chmodSync(to, mode);
+}
+
+/** Copies kernel modules, with those that they need, into an initramfs. */
+export function installModules(tree: string, kernelModules: string, wanted: readonly string[]): void {
+  const modules = moduleClosure(kernelModules, wanted);
+  for (const { file } of modules) install(file, join(tree, 'modules', basename(file)), 0o644);
+  writeFileSync(join(tree, 'modules/order'), `${modules.map(({ line }) => line).join('\n')}\n`);
+}
+
+/**
+ * Packs a tree as an initramfs, beside it. Returns the path of the file. The same tree gives the same bytes, on any day: another
+ * time stamp would change all that is packed, for updates by blocks. Nothing reads the times of these files.
+ * @param empty folders that the tree gets
+ */
+export function packInitramfs(tree: string, empty: readonly string[]): string {
+  run('mkdir', ['-p', ...empty.map((one) => join(tree, one))]);
+  // Links to folders are not followed.
+  const names = run('find', ['.', '-mindepth', '1', '-printf', '%P\\n'], { cwd: tree }).trim().split('\n');
+  names.push('.');
+  names.sort();
+  for (const name of names) run('touch', ['-h', '-d', '@0', join(tree, name)]);
+  const file = `${tree}.cpio`;
   run('sh', ['-c', `cpio --quiet --reproducible -o -H newc -R 0:0 > ${file}`], {
     cwd: tree,
     input: `${names.join('\n')}\n`,
@@ -146,8 +162,14 @@ function trustOther(trust: string, certificate: string): void {
  * Also writes `trust.dtb`, a device tree with the public key, and with that of `other-boot.crt` if the keys have it.
  * @param folder folder for the results
  * @param initramfs file
+ * @param name of its configurations. The signature covers it, so an image of a slot is not started as the recovery system
  */
-export function makeFit(folder: string, initramfs: string, parts: BootImageParts): string {
+export function makeFit(
+  folder: string,
+  initramfs: string,
+  parts: Omit<BootImageParts, 'verity' | 'files' | 'kernelModules'>,
+  name = configurationName,
+): string {
   const { board, kernelImage, version, date, keys } = parts;
   // Little-endian, as the boot script reads it from memory.
   const number = Buffer.alloc(4);
@@ -160,8 +182,8 @@ export function makeFit(folder: string, initramfs: string, parts: BootImageParts
     node: `fdt-${index + 1}`,
     file: join(parts.deviceTrees, name),
   }));
-  const configuration = (name: string, tree: string | undefined) => `
-    ${name} {
+  const configuration = (node: string, tree: string | undefined) => `
+    ${node} {
       description = "Postern ${version} on ${board.name}";
       postern,version = [${number.toString('hex')}];
       kernel = "kernel-1";
@@ -210,7 +232,7 @@ export function makeFit(folder: string, initramfs: string, parts: BootImageParts
       .join('')}
   };
   configurations {
-    default = "conf-1";${(trees.length > 0 ? trees : [undefined]).map((tree, index) => configuration(`conf-${index + 1}`, tree?.node)).join('')}
+    default = "${name}-1";${(trees.length > 0 ? trees : [undefined]).map((tree, index) => configuration(`${name}-${index + 1}`, tree?.node)).join('')}
   };
 };
 `,

@@ -2,6 +2,7 @@ import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync }
 import { join } from 'node:path';
 import { BootStateCopies, copyBytes, mostStarts, stateFields } from '../../src/gateway/update/boot-state.ts';
 import type { Board } from '../boards/board.ts';
+import { configurationName, recoveryName } from './boot-image.ts';
 import { treeSource } from './device-tree.ts';
 import { diskSize, mebibyte, type PartitionName, partitions, sizeOf, startOf } from './layout.ts';
 import { root, run } from './tools.ts';
@@ -22,6 +23,8 @@ function fixedUuid(name: string): string {
 export interface DiskParts {
   /** File for the partition boot-a. */
   readonly fit: string;
+  /** File for the partition recovery. */
+  readonly recovery: string;
   /** File for the partition root-a. */
   readonly root: string;
   /** Time stamp of all files, in seconds since 1970. */
@@ -40,7 +43,7 @@ const basicData = 'EBD0A0A2-B9E5-4433-87C0-68B6B72699C7';
  * @throws {Error} when something does not fit in its partition
  */
 export function makeDisk(file: string, parts: DiskParts): void {
-  const { fit, root: rootImage, date, firmware, bootLoader } = parts;
+  const { fit, recovery, root: rootImage, date, firmware, bootLoader } = parts;
   run('rm', ['-f', file]);
   run('truncate', ['-s', `${diskSize}M`, file]);
   const table = [
@@ -53,6 +56,7 @@ export function makeDisk(file: string, parts: DiskParts): void {
   ];
   run('sfdisk', ['-q', file], { input: `${table.join('\n')}\n` });
   put(file, 'state-1', firstState(`${file}.state`));
+  put(file, 'recovery', readFileSync(recovery));
   put(file, 'boot-a', readFileSync(fit));
   put(file, 'root-a', readFileSync(rootImage));
   const config = `${file}.config`;
@@ -121,6 +125,7 @@ function statePlaceholders(state: number): Readonly<Record<string, string>> {
     ...places,
     ...{ state: at(0), kept: at(copyBytes), body: at(4), 'body-length': length },
     ...{ 'magic-value': hex(stateFields.magic[0]), 'most-starts': hex(mostStarts) },
+    ...{ 'most-floor': hex(stateFields.floor[1]), counter: at(4 * copyBytes) },
     check: [
       `crc32 ${at(4)} ${length} ${at(2 * copyBytes)}`,
       `cmp.l ${at(0)} ${at(2 * copyBytes)} 1`,
@@ -136,22 +141,34 @@ function statePlaceholders(state: number): Readonly<Record<string, string>> {
  */
 export function trustSource(board: Board, trust: string): string {
   const { interface: kind, number } = board.disk;
+  const select = `${kind} dev ${number}`;
+  const state = statePlaceholders(Number(board.addresses.state));
+  const treeOf = (configuration: string) =>
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: a variable of U-Boot
+    board.deviceTrees.length > 0 ? `${board.addresses.fit}#${configuration}` : '${fdtcontroladdr}';
   const filled: Readonly<Record<string, string>> = {
-    prepare: kind === 'virtio' ? `virtio scan; virtio dev ${number}` : `${kind} dev ${number}`,
+    prepare: kind === 'virtio' ? `virtio scan; ${select}` : select,
+    // The commands that read the counter may select another device.
+    select: board.floorCounter ? select : 'true',
     read: `${kind} read`,
     write: `${kind} write`,
-    ...statePlaceholders(Number(board.addresses.state)),
+    ...state,
+    'read-counter': board.floorCounter?.uBoot(state.counter!) ?? 'false',
+    button: board.resetButton ?? 'false',
     fit: board.addresses.fit,
     'state-1': sectors(startOf('state-1')),
     'state-2': sectors(startOf('state-2')),
     'boot-a': sectors(startOf('boot-a')),
     'boot-b': sectors(startOf('boot-b')),
     'boot-blocks': sectors(sizeOf('boot-a')),
-    configuration: 'conf-1',
+    recovery: sectors(startOf('recovery')),
+    'recovery-blocks': sectors(sizeOf('recovery')),
+    configuration: `${configurationName}-1`,
+    'recovery-configuration': `${recoveryName}-1`,
     console: board.console,
     'kernel-arguments': board.kernelArguments.join(' '),
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: a variable of U-Boot
-    fdt: board.deviceTrees.length > 0 ? `${board.addresses.fit}#conf-1` : '${fdtcontroladdr}',
+    fdt: treeOf(`${configurationName}-1`),
+    'recovery-fdt': treeOf(`${recoveryName}-1`),
   };
   const script = readFileSync(join(root, 'firmware-image/u-boot/boot.cmd'), 'utf8')
     .split('\n')

@@ -1,7 +1,7 @@
 import { copyFileSync, existsSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Board, BoardFiles } from '../boards/board.ts';
-import { type BootImageParts, bootFiles, makeFit, makeInitramfs } from './boot-image.ts';
+import { type BootImageParts, bootFiles, makeFit, makeInitramfs, recoveryName } from './boot-image.ts';
 import { builtUBoot } from './boot-loader.ts';
 import { makeBundle } from './bundle.ts';
 import { PackageFiles } from './closure.ts';
@@ -15,6 +15,7 @@ import { licenceArchive, packLicences } from './licences.ts';
 import { arm64Node } from './node.ts';
 import { type PartName, partsOf } from './parts.ts';
 import { builtRauc } from './rauc.ts';
+import { makeRecovery } from './recovery.ts';
 import { makeRoot, packRoot } from './root-file-system.ts';
 import { fresh, nodeVersion, output, root, run, sourceDate, step } from './tools.ts';
 import { commonPackages } from './wanted.ts';
@@ -60,6 +61,8 @@ export interface BuiltImage {
   readonly disk: string | undefined;
   readonly bundle: string;
   readonly fit: string;
+  /** The FIT of the recovery system, where there is a disk. */
+  readonly recovery: string | undefined;
   /** The root with its hash tree. */
   readonly rootImage: string;
   /** Source of the device tree that the boot loader trusts: the public key and the boot script. */
@@ -152,6 +155,7 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
     }),
   );
   let disk: string | undefined;
+  let recovery: string | undefined;
   let firmware: Readonly<Record<string, string>> = {};
   if (order.withDisk) {
     disk = join(folder, `postern-${name}-${version}.img`);
@@ -163,10 +167,17 @@ export async function buildImage(order: ImageOrder): Promise<BuiltImage> {
         ? undefined
         : { file: order.bootLoader, at: bootLoaderAt };
     firmware = await step('boot loader and firmware of the board', () => board.firmware?.(from) ?? {});
-    await step('disk', () => makeDisk(file, { fit, root: rootImage, date, firmware, bootLoader }));
+    const recoveryFolder = join(folder, 'recovery');
+    const made = await step('recovery system', () =>
+      makeFit(recoveryFolder, makeRecovery(recoveryFolder, tree, rauc.program, boot), boot, recoveryName),
+    );
+    recovery = made;
+    await step('disk', () =>
+      makeDisk(file, { fit, recovery: made, root: rootImage, date, firmware, bootLoader }),
+    );
   }
   run('rm', ['-rf', tree, join(folder, 'bundle')]);
-  return { folder, disk, bundle, fit, rootImage, trust, inventory, firmware };
+  return { folder, disk, bundle, fit, recovery, rootImage, trust, inventory, firmware };
 }
 
 function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, trust: string): BoardFiles {
@@ -199,11 +210,20 @@ function boardFiles(folder: string, files: PackageFiles, deviceTrees: string, tr
 export const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1).padStart(6)} MB`;
 
 /** A report with the sizes of what was built and of each package in it, as lines of text. */
-export function describeImage({ disk, bundle, rootImage, fit, inventory, firmware }: BuiltImage): string {
+export function describeImage({
+  disk,
+  bundle,
+  rootImage,
+  fit,
+  recovery,
+  inventory,
+  firmware,
+}: BuiltImage): string {
   return [
     `${megabytes(bytesOf(bundle))}  update bundle`,
     `${megabytes(bytesOf(rootImage))}  root, with its hash tree`,
     `${megabytes(bytesOf(fit))}  kernel and initramfs (FIT)`,
+    ...(recovery === undefined ? [] : [`${megabytes(bytesOf(recovery))}  recovery system (FIT)`]),
     ...(disk === undefined ? [] : [`${megabytes(bytesOf(disk))}  disk`]),
     ...inventory.weights.map(
       ({ name, version, bytes, files }) => `${megabytes(bytes)}    ${name} ${version}, ${files} files`,

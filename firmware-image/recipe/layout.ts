@@ -1,8 +1,12 @@
-/** Partitions of the disk in their order, with sizes in MiB. At the first boot the board adds `data` in the rest. */
+/**
+ * Partitions of the disk in their order, with sizes in MiB. At the first boot the board adds `data` in the rest. U-Boot reads boot-a,
+ * boot-b and recovery as a whole. On the smallest board, with 128 MiB, it has 30 MiB for that (`addresses.fit`).
+ */
 export const partitions = [
   { name: 'state-1', size: 1 },
   { name: 'state-2', size: 1 },
   { name: 'config', size: 16 },
+  { name: 'recovery', size: 28 },
   { name: 'boot-a', size: 24 },
   { name: 'root-a', size: 96 },
   { name: 'boot-b', size: 24 },

@@ -11,7 +11,9 @@ import { basename, join } from 'node:path';
 import { rootCertificates } from 'node:tls';
 import type { Board } from '../boards/board.ts';
 import { moduleClosure, type PackageFiles, type PickedFile } from './closure.ts';
+import { confiningLauncher } from './confinement.ts';
 import type { TrustFiles } from './keys.ts';
+import { licenceArchive } from './licences.ts';
 import { type ArmNode, nodePackage } from './node.ts';
 import { type ImagePart, type PartName, pluginsOf } from './parts.ts';
 import { makeSnapshot } from './snapshot.ts';
@@ -108,6 +110,9 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
   const overlay = join(root, 'firmware-image/rootfs');
   cpSync(overlay, folder, { recursive: true });
   run('sh', ['-c', `chmod 755 ${folder}/usr/bin/node ${folder}/usr/bin/postern ${folder}/usr/lib/postern/*`]);
+  writeFileSync(join(folder, 'usr/lib/postern/confine'), confiningLauncher(), { mode: 0o755 });
+  const counter = board.floorCounter;
+  if (counter) writeFileSync(join(folder, 'usr/lib/postern/floor-counter'), counter.program, { mode: 0o755 });
   const snapshot = join(folder, 'usr/lib/postern/postern.snapshot');
   makeSnapshot(folder, program, snapshot);
   const modules = moduleClosure(parts.kernelModules, board.modules.root);
@@ -158,7 +163,7 @@ export function makeRoot(folder: string, parts: RootParts): PickedFile[] {
 }
 
 /** Path of a file in the image, where /bin, /sbin and /lib are links into /usr. */
-const canonical = (path: string): string => (/^(bin|sbin|lib)\//.test(path) ? `usr/${path}` : path);
+export const canonical = (path: string): string => (/^(bin|sbin|lib)\//.test(path) ? `usr/${path}` : path);
 
 function install(from: string, to: string, mode = 0o755): void {
   copyFileSync(from, parentOf(to));
@@ -179,7 +184,13 @@ export interface VerityRoot {
  * Files that change from one version of the gateway to the next. They come last in the squashfs. Packed files have no gaps between
  * them, so all that follows a changed file moves, and is new to a board that downloads an update by blocks.
  */
-const changing = ['etc/postern-release', 'usr/share/postern/sbom.json', 'usr/lib/postern/postern.snapshot'];
+const changing = [
+  'etc/postern-release',
+  'usr/share/postern/sbom.json',
+  // It has the date of the build in it.
+  licenceArchive,
+  'usr/lib/postern/postern.snapshot',
+];
 
 /**
  * Packs a tree as squashfs and appends the hash tree of dm-verity. The same tree gives the same bytes.

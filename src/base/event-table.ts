@@ -166,6 +166,7 @@ export const eventTable = {
   'gateway.over-rate': warn.byPeer<'gateway' | 'refused', never, { limit: string }>(),
   'gateway.problem': warn.byPeer<'gateway' | 'reason'>(),
   'gateway.replaced': warn<'gateway' | 'devices'>(),
+  'gateway.reset': warn<never, never, { by: string }>(),
   'gateway.socket-lost': warn<'reason', never, { socket: string }>(),
   'gateway.socket-made': info<never, never, { socket: string }>(),
   'gateway.started': info<'gateway' | 'port' | 'devices' | 'rss' | 'free'>(),
@@ -269,6 +270,7 @@ export const eventTable = {
   // Slots of `postern launch`.
   'slot.ended': error<'slot', never, { code: number }>(),
   'slot.lost': error<'slot' | 'version'>(),
+  'slot.recovered': error<'slot' | 'version'>(),
   'slot.silent': error<'slot'>(),
   'slot.starting': info<'slot' | 'tried'>(),
   'slot.unusable': error<'slot' | 'reason'>(),

@@ -16,9 +16,11 @@ import {
   identityFiles,
   loadGatewayConfig,
 } from '../gateway/enrolled-config.ts';
+import { resetIfOrdered } from '../gateway/factory-reset.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
 import { configurationExitCode, restartExitCode, slotVariable } from '../gateway/update/directory-slots.ts';
+import { systemdWatchdog } from '../gateway/update/systemd.ts';
 import { watchdogsOf } from '../gateway/update/watchdog.ts';
 import { beFrugal, tidyUpWhenQuiet, watchedForWork } from './frugality.ts';
 import { type Command, type HangUps, stopped } from './runner.ts';
@@ -129,12 +131,17 @@ async function serve(
     '/update/cancel': () => running.firmware.cancel(),
     '/backup': (body) => running.backUp(body),
     '/join': (body) => running.orderJoins(body),
+    '/reset': (body) => running.reset(body),
   });
   // Devices are served before the admin API. But nothing is begun when that could not be served.
   await demandFree(socket);
   await running.start();
   await admin.start();
   isRunning();
+  const { events } = running;
+  await using told = new AsyncDisposableStack();
+  for (const one of systemdWatchdog({ check: () => running.complaint(), clock: clockOf(log), events }))
+    told.use(one).start();
   hangUps.on(() => {
     log.level = running.reload(() => demandEnrolled(read())).log.level;
   });
@@ -143,6 +150,8 @@ async function serve(
   if (restart.signal.aborted) process.exitCode = restartExitCode;
   return again.signal.aborted && !stop.aborted && !restart.signal.aborted;
 }
+
+const clockOf = (log: LogEvents) => new SystemClock((thrown) => failed(log, 'timer', thrown));
 
 /**
  * The configuration of this gateway, which departs or is enrolled first where that is needed. It serves nobody meanwhile, and
@@ -153,7 +162,7 @@ async function enrolled(
   log: LogEvents,
   stop: AbortSignal,
 ): Promise<GatewayConfig> {
-  const clock = new SystemClock((thrown) => failed(log, 'timer', thrown));
+  const clock = clockOf(log);
   for (;;) {
     const config = read(log);
     log.level = config.log.level;
@@ -163,8 +172,10 @@ async function enrolled(
       await using fed = new AsyncDisposableStack();
       const watchdogs = { check: () => undefined, clock, events: log };
       if (config.enrolment)
-        for (const one of watchdogsOf(config.update?.watchdog, watchdogs)) fed.use(one).start();
+        for (const one of [...watchdogsOf(config.update?.watchdog, watchdogs), ...systemdWatchdog(watchdogs)])
+          fed.use(one).start();
       const machine = { clock, entropy: systemEntropy, events };
+      resetIfOrdered(config, log);
       if (await departIfNeeded(config, machine, stop)) continue;
       return (await enrolIfNeeded(config, machine, stop)) ? read() : config;
     } catch (thrown) {

@@ -11,6 +11,7 @@ await runCli(
     restore: async () => (await import('./restore.ts')).restore,
     status: async () => (await import('./status.ts')).status,
     devices: async () => (await import('./devices.ts')).devices,
+    reset: async () => (await import('./reset.ts')).reset,
     join: async () => (await import('./join.ts')).join,
     ddf: async () => (await import('./ddf.ts')).ddf,
     account: async () => (await import('./account.ts')).account,

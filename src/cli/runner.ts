@@ -42,7 +42,7 @@ export class HangUps {
 
 /** The programs that `npm run build` makes, and the commands of each. The demo has those of the others for itself. */
 const programs: Readonly<Record<string, readonly string[]>> = {
-  'postern.mjs': ['gateway', 'launch', 'update', 'backup', 'restore', 'status', 'devices', 'join'],
+  'postern.mjs': ['gateway', 'launch', 'update', 'backup', 'restore', 'status', 'devices', 'reset', 'join'],
   'postern-headend.mjs': ['headend', 'account'],
   'postern-board.mjs': ['provision'],
   'postern-device.mjs': ['device'],

@@ -17,6 +17,7 @@ import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
 import { configAtNext, enrolIfNeeded, identityFiles, identityFolder } from './enrolled-config.ts';
 import { expectedDevices } from './expected-devices.ts';
+import { resetBy, resetOrder } from './factory-reset.ts';
 import { GatewayFirmware } from './firmware.ts';
 import { rightsOf } from './gateway-rights.ts';
 import { LiveSettings } from './live-settings.ts';
@@ -184,6 +185,16 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     problem: () => problemText(state.database.fault?.message, budget.shortage, broken),
     ...machine,
   });
+  const by = resetBy(config);
+  if (by !== undefined)
+    guarded(events, 'state', () => reports.fault('reset', { kind: 'reset', reason: `by order of ${by}` }))();
+  const reset = (name: unknown, orderedBy: string) => {
+    const store = resetOrder(config, name, orderedBy);
+    return () => {
+      store();
+      surroundings.startAgain?.();
+    };
+  };
   const marks = new DepartureMarks(identityFolder(config), identityFiles(config));
   const ownership: Ownership | undefined =
     certificate &&
@@ -346,7 +357,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       objects: objects.branches,
       firmware,
       certificate,
+      ownServer,
       ownership,
+      reset,
+      events,
     }),
   );
   knowServer(accounts, config, true);
@@ -498,6 +512,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     firmware,
     certificate,
     ownership,
+    reset,
     reports,
     dmClient,
     sessions,

@@ -125,7 +125,7 @@ export class GatewayFirmware implements AsyncDisposable {
       lost: (slot) =>
         reports.fault('slot', {
           kind: 'slot',
-          reason: `slot ${slot} is not healthy any more; ${this.version} runs`,
+          reason: `${slot ? `slot ${slot}` : 'no slot'} is ${slot ? 'not ' : ''}healthy any more; ${this.version} runs`,
         }),
       isConnected: () => uplink.connected,
       isServed: () => bound().length > 0,

@@ -1,5 +1,5 @@
 import { isAbsolute } from 'node:path';
-import { transaction } from '../base/database.ts';
+import { type Database, transaction } from '../base/database.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { LiveConfig } from '../base/live-config.ts';
@@ -7,15 +7,14 @@ import { backUpWithKey } from '../base/sealing.ts';
 import { writeAtStart } from '../base/start-writes.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
-import type { CoapTransport } from '../wire/secure/coap-transport.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
+import { endReset, resetBy } from './factory-reset.ts';
 import type { GatewayFirmware } from './firmware.ts';
 import { registrationOf } from './lwm2m-service.ts';
 import { forgetUnlisted, knowManualDevices } from './settings.ts';
 import type { JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
-import type { GatewayState } from './state.ts';
 import { freeMemory, type GatewayStatus, memoryInUse, plainWarning, statusOf } from './status.ts';
 import { knowServer } from './tree.ts';
 import { probeCoap } from './update/probe.ts';
@@ -85,7 +84,13 @@ export class Gateway implements AsyncDisposable {
     lwm2m?.start();
     presence.start();
     await network.start(compose);
-    if (transport) await restoreWhenDurable(transport, state);
+    // On a disk that takes nothing, devices shake hands again: another start could not know of the records of this one.
+    if (transport)
+      await whenDurable(state.database, () =>
+        transport.restore((device) => state.inventory.get(device)?.lastSeen ?? 0),
+      );
+    // The state that tells of a reset is on the disk then.
+    if (resetBy(config) !== undefined) await whenDurable(state.database, () => endReset(config));
     await secureNetwork?.start(compose);
     await http?.start();
     this.#checkClock();
@@ -245,6 +250,15 @@ export class Gateway implements AsyncDisposable {
     return joins.view;
   }
 
+  /**
+   * Deletes the state and starts anew, with the configuration and the identity.
+   * @param order `{ gateway }` is the ID of this gateway
+   * @throws {PosternError} `malformed`
+   */
+  reset(order: unknown): void {
+    this.#parts.reset((order as { gateway?: unknown } | null)?.gateway, 'admin')();
+  }
+
   devices(): readonly DeviceRecord[] {
     const { state } = this.#parts;
     return Array.from(shownRecords(state.inventory).values(), (record) => ({
@@ -270,18 +284,15 @@ export class Gateway implements AsyncDisposable {
 
 const noKey = new Uint8Array();
 
-/** On a disk that takes nothing, devices shake hands again: another start could not know of the records of this one. */
-async function restoreWhenDurable(
-  transport: CoapTransport,
-  { database, inventory }: GatewayState,
-): Promise<void> {
+/** Does something when the state is on the disk; nothing when the disk takes no writes. */
+async function whenDurable(database: Database, work: () => void): Promise<void> {
   try {
     await database.settled();
   } catch (thrown) {
     if (asPosternError(thrown).code !== 'storage') throw thrown;
     return;
   }
-  transport.restore((device) => inventory.get(device)?.lastSeen ?? 0);
+  work();
 }
 
 /** A server without TLS cannot be given a certificate while it runs, and the other way round. */

@@ -1,5 +1,6 @@
 import { transaction } from '../base/database.ts';
 import { PosternError } from '../base/errors.ts';
+import type { Events } from '../base/events.ts';
 import { publicUrl } from '../base/public-url.ts';
 import { softwareVersion } from '../base/version.ts';
 import { forgetfulNodes } from '../dm/node-store.ts';
@@ -49,8 +50,13 @@ export interface GatewayBranchesParts {
   /** How the gateway itself is updated, where it has slots. */
   /** Certificate at the broker, where this gateway has it by enrolment. */
   readonly certificate: CertificateKeeper | undefined;
+  /** ServerID of the owner. */
+  readonly ownServer: string;
   /** To whom this gateway belongs, where it has that certificate. */
   readonly ownership: Ownership | undefined;
+  /** Checks an order to reset this gateway, and returns what is done when it is final. */
+  readonly reset: (name: unknown, by: string) => () => void;
+  readonly events: Events;
   readonly firmware:
     | { readonly branch: TreeBranch; readonly diagnostics: TreeBranch; readonly version: string }
     | undefined;
@@ -58,7 +64,7 @@ export interface GatewayBranchesParts {
 
 /** The branches of the gateway's own tree, by the names of their nodes. */
 export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<string, TreeBranch>> {
-  const { config, state, vocabulary, joins, objects, firmware, certificate, ownership } = parts;
+  const { config, state, vocabulary, joins, objects, firmware, certificate, ownServer } = parts;
   const { gateway, limits } = config;
   const { accounts, gwConfig } = state;
   const info = new StoredBranch('DevInfo', devInfo.root, forgetfulNodes, { type: devInfo.id });
@@ -88,7 +94,7 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
     GwJoin: new JoinBranch(joins),
     ...(firmware && { FwUpdate: firmware.branch, GwDiagnostics: firmware.diagnostics }),
     ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
-    ...(ownership && { GwOwner: new OwnerBranch(ownership) }),
+    GwOwner: new OwnerBranch({ ...parts, server: ownServer }),
     ...renamedObjects(vocabulary, { GwConfig: gwConfig, ...objects }),
   };
 }

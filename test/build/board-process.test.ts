@@ -52,6 +52,8 @@ function serve(
   writeFileSync(join(folder, 'bin/postern'), witness.replaceAll('$OUT', join(folder, 'out')), {
     mode: 0o755,
   });
+  // The launcher of the board is a program for its processor (test/firmware/confinement.test.ts).
+  writeFileSync(join(folder, 'scripts/confine'), '#!/bin/sh\nshift\nexec postern "$@"\n', { mode: 0o755 });
   writeFileSync(join(folder, 'bin/logger'), '#!/bin/sh\nexec cat > /dev/null\n', { mode: 0o755 });
   const here = (script: string) =>
     script

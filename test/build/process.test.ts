@@ -34,7 +34,10 @@ test('unit and board run the gateway as a user of its own, without a way to righ
   ])
     assert.ok(service.split('\n').includes(line), line);
   const serve = read('firmware-image/rootfs/usr/lib/postern/serve');
-  assert.match(serve, /su -s \/bin\/sh postern -c '(ulimit -n \d+; )?exec setpriv --nnp postern gateway /);
+  assert.match(
+    serve,
+    /su -s \/bin\/sh postern -c '(ulimit -n \d+; )?exec setpriv --nnp \/usr\/lib\/postern\/confine \/usr\/bin\/postern gateway /,
+  );
   assert.match(read('firmware-image/rootfs/etc/passwd'), /^postern:x:100:100:/m);
 });
 

@@ -73,6 +73,7 @@ describe('help and usage', limit, () => {
       'restore',
       'status',
       'devices',
+      'reset',
       'join',
       'ddf',
       'account',

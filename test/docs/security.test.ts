@@ -204,7 +204,7 @@ server-secret = "gateway-server-secret"
       };
       for (const [method, row] of [
         ['GET', '`GET /status`, `/devices`, `/join`, `/update` of the admin socket'],
-        ['POST', '`POST /update`, `/update/cancel`, `/backup`, `/join` of the admin socket'],
+        ['POST', '`POST /update`, `/update/cancel`, `/backup`, `/join`, `/reset` of the admin socket'],
       ] as const) {
         const found = await listed(method);
         assert.ok(rows.includes(row), row);

@@ -298,7 +298,7 @@ export class Agent implements AsyncDisposable {
     if (time !== undefined) this.setClock(time);
     this.#programs(slot === 'A' ? 1 : 0, isSet);
     this.trust('keyring', readFileSync(keyring, 'utf8'));
-    for (const name of ['common', 'boot-state', 'trust', 'agent'])
+    for (const name of ['common', 'boot-state', 'bundle-checks', 'trust', 'agent'])
       writeFileSync(join(folder, 'scripts', name), this.#here(readFileSync(join(scripts, name), 'utf8')));
     // What ends or restarts the machine only tells it here. The shell takes a function before a program of busybox.
     const harmless =
@@ -397,9 +397,33 @@ case "$2" in
       printf '[slot.%s.${other}]\\nbundle.compatible=%s\\nbundle.version=%s\\nbundle.build=%s\\nsize=4096\\n\\n' $kind "$RAUC_MF_COMPATIBLE" "$RAUC_MF_VERSION" "$RAUC_MF_BUILD"
     done > ${folder}/data/root/rauc.status
     ;;
+  mount) unset LD_PRELOAD; rm -rf ${folder}/run/rauc; mkdir ${folder}/run/rauc; unsquashfs -q -n -d ${folder}/run/rauc/bundle "$3" > /dev/null 2>&1 ;;
   *) exec /usr/bin/rauc "$@" ;;
 esac`,
     );
+  }
+
+  /**
+   * What the recovery system does with the bundle: its own functions and whom it believes, on the data and the boot state of this
+   * board. The image's authorities are those with which the board was flashed. Returns what it says.
+   */
+  recover(): string {
+    const init = readFileSync(join(board, '../recovery/init'), 'utf8');
+    const part = (from: string, to: string) => init.slice(init.indexOf(from), init.indexOf(to));
+    const script = [
+      ...['common', 'boot-state', 'bundle-checks', 'trust'].map((name) => `. /usr/lib/postern/${name}`),
+      'say() { echo "$*"; }',
+      'umount() { :; }',
+      'sleep() { :; }',
+      part('# Reads what a version says of itself', 'read_state'),
+      'version=1.1.0 slot=B number=2 boot=boot-b root=root-b attempts=3',
+      part('# The last healthy version says', 'name=$(head'),
+      part('# The digest of an image', '# Fetches a bundle'),
+      'install_bundle /data/update/bundle.raucb',
+    ];
+    const file = join(this.folder, 'scripts/recovery');
+    writeFileSync(file, this.#here(script.join('\n')));
+    return execFileSync('busybox', ['sh', file], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
   }
 
   /** Has the next installation wait, once it has told how far it is, until the returned function is called. */

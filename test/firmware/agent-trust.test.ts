@@ -7,6 +7,7 @@ import {
   mkdirSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -14,6 +15,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { trustFiles } from '../../firmware-image/recipe/keys.ts';
 import { seededEntropy } from '../../src/base/entropy.ts';
+import { versionNumber } from '../../src/gateway/update/boot-state.ts';
 import { FumoResult } from '../../src/mo/fumo.ts';
 import {
   Agent,
@@ -286,6 +288,43 @@ describe('whom the agent of the board believes', { skip: skipAgent, timeout: 300
     await assert.rejects(install(board, 'ours'), refused(/certificate/));
   });
 
+  test(
+    'whom a healthy version believes is kept for the recovery system, until another one believes others',
+    limit,
+    async () => {
+      await using board = await agent({ release: 'old-until=2000000000\n' });
+      const kept = (name: string) => join(board.folder, 'data/root/trust', name);
+      const keep = async () => {
+        assert.equal(await board.ask('keep'), 'done');
+        // The agent answers the next request when it has done all of this one.
+        await board.ask('try', '0');
+      };
+      for (const name of ['old-keyring', 'second-keyring'] as const) board.trust(name, pem('next'));
+      // What a power cut has left.
+      mkdirSync(kept('../trust.new'), { recursive: true });
+      await keep();
+      for (const [name, authority] of [
+        ['keyring', 'ours'],
+        ['old-keyring', 'next'],
+        ['second-keyring', 'next'],
+      ] as const)
+        assert.equal(readFileSync(kept(`${name}.pem`), 'utf8'), pem(authority));
+      assert.match(readFileSync(kept('postern-release'), 'utf8'), /^old-until=2000000000$/m);
+      const { ino } = statSync(kept('.'));
+      await keep();
+      assert.equal(statSync(kept('.')).ino, ino, 'nothing is written when nothing has changed');
+      board.trust('keyring', pem('next'));
+      for (const name of ['old-keyring', 'second-keyring'])
+        rmSync(join(board.folder, 'etc/rauc', `${name}.pem`));
+      await keep();
+      assert.equal(readFileSync(kept('keyring.pem'), 'utf8'), pem('next'));
+      assert.deepEqual(
+        [existsSync(kept('second-keyring.pem')), existsSync(kept('old-keyring.pem'))],
+        [false, false],
+      );
+    },
+  );
+
   describe('two signers', () => {
     const purpose = 'emailProtection,codeSigning';
     /** Keys with a second signer. */
@@ -354,6 +393,64 @@ describe('whom the agent of the board believes', { skip: skipAgent, timeout: 300
       board.swap(made.ours!);
       await assert.rejects(board.slots.install(), refused(/second signature/));
     });
+
+    test(
+      'the recovery system believes whom the last healthy version believed, and without it whom the image did',
+      limit,
+      async () => {
+        await using board = await agent();
+        const starts = /starts slot B/;
+        const says = (name: string, said: RegExp) => {
+          copyFileSync(made[name]!, board.bundle);
+          assert.match(board.recover(), said, name);
+          const isTaken = said === starts;
+          assert.deepEqual(
+            [board.state.read().trying, board.state.read().recovered],
+            isTaken ? ['B', true] : [undefined, false],
+            name,
+          );
+          assert.equal(existsSync(join(board.folder, 'dev/root-b')), isTaken, name);
+          board.state.change({ trying: undefined, left: 0, recovered: false });
+          rmSync(join(board.folder, 'dev/root-b'), { force: true });
+        };
+        says('ours', starts);
+        says('next', /refused: .*(issuer|self.signed)/);
+        says('thief', starts);
+        board.trust('second-keyring', pem('second'));
+        await board.ask('keep');
+        await board.ask('try', '0');
+        rmSync(join(board.folder, 'etc/rauc/second-keyring.pem'));
+        for (const name of ['ours', 'alone', 'forClients', 'ended'])
+          says(name, /refused: the second signature/);
+        says('both', starts);
+        // The second signer signed other images.
+        const build = execFileSync(
+          'rauc',
+          ['--keyring', ours(), 'info', '--output-format=shell', made.both!],
+          {
+            encoding: 'utf8',
+            stdio: ['ignore', 'pipe', 'ignore'],
+          },
+        );
+        made.other = bundles.make('1.3.0', { build: /RAUC_MF_BUILD='(.*)'/.exec(build)![1]! });
+        says('other', /refused: the second signature/);
+        board.trust('second-keyring', pem('second'));
+        const { folder } = bundles.keys('both');
+        await board.slots.revoke(
+          revocationList(folder, 1, [join(folder, 'second.crt')], { ca: 'second-ca' }),
+        );
+        await board.slots.revoke(bundles.list(1, ['thief']));
+        rmSync(join(board.folder, 'etc/rauc/second-keyring.pem'));
+        says('both', /refused: the second signature .*revoked/);
+        says('thief', /refused: .*revoked/);
+        board.state.change({ floor: versionNumber('1.2.1')! });
+        says('ours', /refused: 1\.2\.0 is older than the floor/);
+        // A copy that is damaged.
+        board.state.change({ floor: 0 });
+        writeFileSync(join(board.folder, 'data/root/trust/keyring.pem'), 'x');
+        says('ours', starts);
+      },
+    );
 
     test('a second signer can be revoked', limit, async () => {
       await using board = await twoKeys();

@@ -172,6 +172,7 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
           failed: draw(undefined, 'A', 'B'),
           starts: draw(0, 1, 9),
           spare: draw(undefined, 'A', 'B'),
+          recovered: draw(false, true),
         };
         board.state.change(state);
         await board.slots.keep();
@@ -183,6 +184,65 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
       }
     }
   });
+
+  /** Gives the board a counter that is a file. */
+  const counter = (board: Agent, value: string) => {
+    const file = join(board.folder, 'counter');
+    const program = `#!/bin/sh
+case "$1" in
+  get) cat ${file} ;;
+  raise) [ "$2" -gt "$(cat ${file})" ] || exit 0; [ ! -e ${file}.stuck ] || exit 1; echo "$2" > ${file} ;;
+esac
+`;
+    writeFileSync(join(board.folder, 'scripts/floor-counter'), program, { mode: 0o755 });
+    writeFileSync(file, value);
+    return {
+      read: () => Number(readFileSync(file, 'utf8')),
+      stick: () => writeFileSync(`${file}.stuck`, ''),
+    };
+  };
+
+  test(
+    'a counter of the board: the higher one of counter and boot state is the floor, and a version that is kept raises it',
+    limit,
+    async () => {
+      await using board = await agent({ version: '1.1.0', floor: '1.1.0' });
+      const counted = counter(board, String(0x010201));
+      board.put(made['1.2.0']!);
+      await assert.rejects(board.slots.install(), { result: FumoResult.NotAcceptable });
+      counter(board, String(0x010000));
+      board.put(made['1.2.0']!);
+      await board.slots.install();
+      // An old boot state was put back.
+      board.state.change({ floor: 0, trying: undefined });
+      await board.slots.keep();
+      // The counter is raised after the answer; the next request waits for that.
+      await board.ask('try', '0');
+      assert.equal(counted.read(), 0x010100);
+      assert.equal(board.slots.state().floor, 0x010100);
+      counter(board, String(0x010200));
+      await board.slots.keep();
+      assert.equal(board.slots.state().floor, 0x010200, 'the boot state shows what counts');
+    },
+  );
+
+  test(
+    'a counter that tells nothing, no number or too high a one does not count, and one that cannot be raised stops nobody',
+    limit,
+    async () => {
+      for (const value of ['', 'x', '-1', '99999999', '8388608', '1 2', '$(reboot)']) {
+        await using board = await agent();
+        counter(board, value);
+        board.put(made['1.2.0']!);
+        await board.slots.install();
+      }
+      await using board = await agent({ floor: '1.1.0' });
+      const counted = counter(board, '0');
+      counted.stick();
+      await board.slots.keep();
+      assert.deepEqual([board.slots.state().floor, counted.read()], [0x010100, 0]);
+    },
+  );
 
   test('attempts that are no number from 1 to 9 are refused', limit, async () => {
     await using board = await agent();
@@ -276,7 +336,7 @@ describe('the agent of the board', { skip: skipAgent, timeout: 300_000 }, () => 
 for round in $(seq 0 ${rounds.length - 1}); do
   state_copies="${folder}/\${round}a ${folder}/\${round}b"
   read_state
-  echo "$good $try $left $floor $failed $starts $spare"
+  echo "$good $try $left $floor $failed $starts $spare $recovered"
   left=$(((left + 1) % 10)) spare=0
   write_state || echo failed
 done`;
@@ -293,6 +353,7 @@ done`;
           number(was.failed),
           was.starts,
           number(was.spare),
+          Number(was.recovered),
         ];
         assert.equal(told[round], facts.join(' '), `seed ${seed}, round ${round}`);
         const after1 = new BootStateCopies(files).read();
@@ -334,9 +395,7 @@ done`;
       "1.2.3'",
       '00.00.01',
     ];
-    const agentScript = readFileSync(join(scripts, 'agent'), 'utf8');
-    const [body] = /^version_number\(\) \{[\s\S]*?^\}/m.exec(agentScript) ?? [];
-    const script = `${body}\nfor text; do version_number "$text" || echo none; done`;
+    const script = `. ${join(scripts, 'bundle-checks')}; for text; do version_number "$text" || echo none; done`;
     const told = execFileSync('busybox', ['sh', '-c', script, 'sh', ...texts], { encoding: 'utf8' })
       .trim()
       .split('\n');

@@ -46,6 +46,8 @@ export interface BoardParts {
   readonly update?: Readonly<Record<string, unknown>>;
   /** PEM text of the authority that certifies the servers of updates. */
   readonly updateAuthority?: string;
+  /** Where the recovery system finds a bundle. */
+  readonly recoveryUrl?: string;
   /** The table `network` of the board. */
   readonly network?: Readonly<Record<string, unknown>>;
   /** NTP servers, in the form of chrony's directive `server`. */
@@ -112,6 +114,7 @@ export class Board implements AsyncDisposable {
     const files = {
       'gateway.toml': config,
       ...(parts.updateAuthority !== undefined && { 'updates.crt': parts.updateAuthority }),
+      ...(parts.recoveryUrl !== undefined && { 'recovery-url': `${parts.recoveryUrl}\n` }),
       ...(parts.timeServers && { 'ntp-servers': parts.timeServers.map((one) => `${one}\n`).join('') }),
     };
     flash(parts.disk, board.disk, files);
@@ -192,10 +195,11 @@ async function freePort(protocol: 'udp' | 'tcp'): Promise<number> {
 }
 
 /**
- * Serves files to the guest over HTTPS, also ranges of them, and the index of a bundle if there is one. `files` is paths by name.
+ * Serves files to the guest over HTTPS, also ranges of them, and the index of a bundle if there is one. `given` is paths by name.
  * @param breaks number of requests for ranges that break off in the middle
  */
-export async function bundleServer(files: Readonly<Record<string, string>>, breaks = 0) {
+export async function bundleServer(given: Readonly<Record<string, string>>, breaks = 0) {
+  const files: Record<string, string> = { ...given };
   let broken = 0;
   let sent = 0;
   const folder = mkdtempSync(join(tmpdir(), 'postern-updates-'));
@@ -210,6 +214,7 @@ export async function bundleServer(files: Readonly<Record<string, string>>, brea
     const { size } = statSync(file);
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
     const start = Number(range?.[1] ?? 0);
+    if (start >= size) return response.writeHead(416).end();
     const end = Number(range?.[2] || size - 1);
     response.writeHead(range ? 206 : 200, {
       etag: `"${size}"`,
@@ -230,6 +235,10 @@ export async function bundleServer(files: Readonly<Record<string, string>>, brea
     /** PEM text; the certificate is self-signed. */
     certificate: String(tls.cert),
     url: (name: string) => `https://${host}:${port}/${name}`,
+    /** From now on the path `name` leads to this file. */
+    serve: (name: string, file: string) => {
+      files[name] = file;
+    },
     /** Bytes of all answers that did not break off. */
     sent: () => sent,
     [Symbol.asyncDispose]: async () => {

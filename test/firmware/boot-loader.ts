@@ -14,10 +14,10 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Board } from '../../firmware-image/boards/board.ts';
 import { qemu } from '../../firmware-image/boards/qemu.ts';
 import { virt } from '../../firmware-image/qemu/hardware.ts';
-import { makeFit } from '../../firmware-image/recipe/boot-image.ts';
-import { PackageFiles } from '../../firmware-image/recipe/closure.ts';
+import { makeFit, recoveryName } from '../../firmware-image/recipe/boot-image.ts';
 import { trustSource } from '../../firmware-image/recipe/disk.ts';
 import { type SigningKeys, signingKeys } from '../../firmware-image/recipe/keys.ts';
 import { mebibyte, type PartitionName, startOf } from '../../firmware-image/recipe/layout.ts';
@@ -61,6 +61,8 @@ export interface Outcome {
   /** Arguments of the kernel that was started; undefined when none was. */
   readonly kernelArguments: string | undefined;
   readonly slot: SlotName | undefined;
+  /** Whether the recovery system was started. */
+  readonly isRecovery: boolean;
   /** Whether the slot is on trial. */
   readonly trying: boolean;
   /** Everything on the serial line. */
@@ -78,13 +80,26 @@ export class BootLoader implements Disposable {
   readonly #images: Partial<Record<SlotName, Buffer>> = {};
   #made = 0;
 
+  /** The signed image of the recovery system. */
+  recovery: Buffer = Buffer.alloc(0);
+  readonly #board: Board;
+  readonly #devices: readonly string[];
+
   /**
    * @param versions versions of the images in the slots
-   * @param keys by which both are signed, and which the boot loader trusts
+   * @param keys by which all images are signed, and which the boot loader trusts
+   * @param devices further arguments of QEMU
    */
-  constructor(versions: Readonly<Record<SlotName, string>>, keys = signingKeys(undefined)) {
+  constructor(
+    versions: Readonly<Record<SlotName, string>>,
+    keys = signingKeys(undefined),
+    { board = qemu, devices = [] }: { board?: Board; devices?: readonly string[] } = {},
+  ) {
+    this.#board = board;
+    this.#devices = devices;
     run('truncate', ['-s', `${startOf('root-b')}M`, this.#disk]);
     for (const slot of ['A', 'B'] as const) this.sign(slot, versions[slot], keys);
+    this.put('recovery', this.recovery);
     this.#command = this.#commandWith(join(this.#folder, 'trust-2.dtb'));
   }
 
@@ -96,18 +111,16 @@ export class BootLoader implements Disposable {
     writeFileSync(kernelImage, witness());
     const initramfs = join(folder, 'initramfs');
     writeFileSync(initramfs, 'no initramfs');
-    const fit = makeFit(folder, initramfs, {
-      board: qemu,
-      files: new PackageFiles([]),
+    const parts = {
+      board: this.#board,
       kernelImage,
-      kernelModules: '',
       deviceTrees: '',
-      verity: { image: '', rootHash: '', dataBlocks: 0 },
       version,
       date: 1_700_000_000,
       keys,
-    });
-    this.#images[slot] = readFileSync(fit);
+    };
+    this.recovery = readFileSync(makeFit(folder, initramfs, parts, recoveryName));
+    this.#images[slot] = readFileSync(makeFit(folder, initramfs, parts));
     this.put(`boot-${slot.toLowerCase() as 'a' | 'b'}`, this.image(slot));
     const trust = join(this.#folder, `trust-${this.#made}.dtb`);
     copyFileSync(join(folder, 'trust.dtb'), trust);
@@ -121,11 +134,12 @@ export class BootLoader implements Disposable {
 
   #commandWith(trust: string): readonly string[] {
     const source = join(this.#folder, 'trust.dts');
-    writeFileSync(source, trustSource(qemu, trust));
+    writeFileSync(source, trustSource(this.#board, trust));
     const hardware = virt({ trust: source });
     const all = [
       ...['-nographic', '-no-user-config', '-nodefaults', '-netdev', 'user,id=lan'],
       ...hardware.arguments(`format=raw,cache=writeback,file=${this.#disk}`),
+      ...this.#devices,
     ];
     const tree = join(this.#folder, 'trusted.dtb');
     const text = hardware.tree(this.#folder, all);
@@ -186,7 +200,8 @@ export class BootLoader implements Disposable {
     // The boot script is in the tree as well. There the arguments have names of variables in them.
     const found = /console=[^\0$]*(?=\0)/.exec(rest ?? '')?.[0];
     const slot = /postern\.slot=([AB]) /.exec(found ?? '')?.[1] as SlotName | undefined;
-    return { kernelArguments: found, slot, trying: /postern\.trying=1/.test(found ?? ''), said };
+    const isRecovery = /postern\.recovery=1 /.test(found ?? '');
+    return { kernelArguments: found, slot, isRecovery, trying: /postern\.trying=1/.test(found ?? ''), said };
   }
 
   [Symbol.dispose](): void {

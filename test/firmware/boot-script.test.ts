@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { crc32 } from 'node:zlib';
+import { qemu } from '../../firmware-image/boards/qemu.ts';
 import { mebibyte } from '../../firmware-image/recipe/layout.ts';
 import { seededEntropy } from '../../src/base/entropy.ts';
 import {
@@ -19,6 +20,7 @@ import {
 } from '../../src/gateway/update/boot-state.ts';
 import { chooseSlot } from '../../src/gateway/update/launcher.ts';
 import { BootLoader } from './boot-loader.ts';
+import { counterDevice, emulatedCounter } from './emulated-counter.ts';
 import { skipImages } from './images.ts';
 
 const limit = { timeout: 120_000 };
@@ -45,6 +47,7 @@ function sealed(body: Uint8Array): Buffer {
 
 const initial: BootState = {
   ...{ good: 'A', trying: undefined, left: 0, floor: 0, failed: undefined, starts: 0, spare: undefined },
+  recovered: false,
 };
 /** A copy that is valid, unless `changes` of its fields say otherwise. */
 function copyOf(changes: Partial<Record<keyof typeof stateFields, number>>): Buffer {
@@ -63,7 +66,10 @@ describe('the boot script in U-Boot', { skip: skipImages, timeout: 600_000 }, ()
   after(() => loader?.[Symbol.dispose]());
 
   const kernelArguments = (slot: SlotName, trying: boolean) =>
-    `console=ttyAMA0 quiet cma=0 panic=3 cryptomgr.notests kpti=off postern.slot=${slot} postern.trying=${Number(trying)} rauc.slot=${slot} `;
+    `console=ttyAMA0 quiet cma=0 panic=3 cryptomgr.notests lockdown=integrity kpti=off postern.slot=${slot} postern.trying=${Number(trying)} rauc.slot=${slot} `;
+
+  const recoveryArguments =
+    'console=ttyAMA0 quiet cma=0 panic=3 cryptomgr.notests lockdown=integrity kpti=off postern.recovery=1 ';
 
   /** Writes both copies, starts, and checks that exactly what the launcher would do with these copies has happened. */
   async function startWith(copies: readonly [Buffer, Buffer], what: string): Promise<SlotName> {
@@ -74,13 +80,19 @@ describe('the boot script in U-Boot', { skip: skipImages, timeout: 600_000 }, ()
       loader.put('state-1', copies[0]);
       loader.put('state-2', copies[1]);
       const model = new BootStateCopies(files);
-      const { slot, isTried } = chooseSlot(model);
+      const { slot, isTried, isLast } = chooseSlot(model);
       const refused = versionNumber(versions[slot])! < model.read().floor;
       const outcome = await loader.start();
+      if (isLast) {
+        assert.equal(outcome.kernelArguments, recoveryArguments, `${what}\n${outcome.said}`);
+        assert.deepEqual(loader.state(), model.read(), what);
+        return slot;
+      }
       if (refused) {
         const other = otherSlot(slot);
         const isBootable = !isTried && versionNumber(versions[other])! >= model.read().floor;
-        assert.equal(outcome.kernelArguments, isBootable ? kernelArguments(other, false) : undefined, what);
+        const expected = isBootable ? kernelArguments(other, false) : isTried ? undefined : recoveryArguments;
+        assert.equal(outcome.kernelArguments, expected, what);
         return slot;
       }
       assert.equal(outcome.kernelArguments, kernelArguments(slot, isTried), `${what}\n${outcome.said}`);
@@ -175,6 +187,129 @@ describe('the boot script in U-Boot', { skip: skipImages, timeout: 600_000 }, ()
       for (let start = 0; start <= mostStarts; start++) slots.push((await loader.start()).slot);
       assert.deepEqual(slots, [...Array.from({ length: mostStarts }, () => 'B'), 'A']);
       assert.deepEqual(loader.state(), { ...initial, spare: 'B', failed: 'B', starts: 1 });
+    },
+  );
+
+  test(
+    'both slots damaged: after the starts of both the recovery system is started, and both have all their starts again after it',
+    limit,
+    async () => {
+      loader.state({ ...initial, good: 'B', spare: 'A', starts: mostStarts });
+      const first = await loader.start();
+      assert.deepEqual([first.slot, loader.state().starts], ['A', 1]);
+      loader.state({ starts: mostStarts });
+      const second = await loader.start();
+      assert.equal(second.kernelArguments, recoveryArguments, second.said);
+      assert.deepEqual(loader.state(), { ...initial, spare: 'B' });
+      // It found nothing, or its power was cut.
+      assert.equal((await loader.start()).slot, 'A');
+      // A board that has never had another version has one slot only.
+      loader.state({ ...initial, starts: mostStarts });
+      assert.equal((await loader.start()).isRecovery, true);
+    },
+  );
+
+  test(
+    'no slot has a signed image: the recovery system is started at once, at each start',
+    limit,
+    async () => {
+      using own = new BootLoader(versions);
+      const nothing = Buffer.alloc(own.image('A').length);
+      for (const name of ['boot-a', 'boot-b'] as const) own.put(name, nothing);
+      for (let start = 0; start < 2; start++) {
+        const outcome = await own.start();
+        assert.equal(outcome.kernelArguments, recoveryArguments, outcome.said);
+      }
+    },
+  );
+
+  test(
+    'a recovery system that was changed, and an image of a slot in its place, are not started: the slots are tried',
+    limit,
+    async () => {
+      using own = new BootLoader(versions);
+      const changed = Buffer.from(own.recovery);
+      changed[changed.indexOf('ARM\x64', 0, 'latin1')]! ^= 1;
+      for (const image of [changed, own.image('A'), Buffer.alloc(changed.length)]) {
+        own.put('recovery', image);
+        own.state({ ...initial, starts: mostStarts });
+        const outcome = await own.start();
+        assert.equal(outcome.kernelArguments, kernelArguments('A', false), outcome.said);
+        assert.match(outcome.said, /postern: recovery/);
+      }
+      // And the other way round: the recovery system is no slot.
+      own.put('boot-a', own.recovery);
+      own.state({ ...initial });
+      assert.equal((await own.start()).kernelArguments, kernelArguments('B', false));
+    },
+  );
+
+  test(
+    'a disk that takes no writes: the recovery system could not write a slot either, so the good slot starts',
+    limit,
+    async () => {
+      loader.state({ ...initial, starts: mostStarts });
+      const outcome = await loader.start({ isReadOnly: true });
+      assert.equal(outcome.kernelArguments, kernelArguments('A', false), outcome.said);
+    },
+  );
+
+  test(
+    'the floor is that of the counter of the board, if this is higher; one that cannot be read does not count',
+    limit,
+    async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'postern-counter-'));
+      const counter = join(folder, 'counter');
+      try {
+        const write = (value: number) => {
+          const bytes = Buffer.alloc(512);
+          bytes.writeUInt32LE(value);
+          writeFileSync(counter, bytes);
+        };
+        write(0);
+        using own = new BootLoader(versions, undefined, {
+          board: { ...qemu, floorCounter: emulatedCounter },
+          devices: counterDevice(counter),
+        });
+        for (const [floor, value, slot] of [
+          [0, 0, 'A'],
+          [0, 0x010000, 'A'],
+          [0, 0x010001, 'B'],
+          // The boot state was put back, or is higher.
+          [0x010001, 0x010000, 'B'],
+          [0, 0x010101, undefined],
+          // No value of a counter.
+          [0, 0xffff_ffff, 'A'],
+          [0, 0x80_0000, 'A'],
+        ] as const) {
+          own.state({ ...initial, floor });
+          write(value);
+          const { slot: started, said } = await own.start();
+          assert.equal(started, slot, `floor ${floor}, counter ${value}: ${said}`);
+        }
+        // Without its device it counts as none: the board starts by the boot state.
+        using without = new BootLoader(versions, undefined, {
+          board: { ...qemu, floorCounter: emulatedCounter },
+        });
+        const outcome = await without.start();
+        assert.equal(outcome.slot, 'A', outcome.said);
+      } finally {
+        rmSync(folder, { recursive: true });
+      }
+    },
+  );
+
+  test(
+    'the button for a factory reset is an argument of the kernel, and only while it is held',
+    limit,
+    async () => {
+      for (const [button, expected] of [
+        ['true', `${kernelArguments('A', false)}postern.reset=1 `],
+        ['false', kernelArguments('A', false)],
+      ] as const) {
+        using own = new BootLoader(versions, undefined, { board: { ...qemu, resetButton: button } });
+        assert.equal((await own.start()).kernelArguments, expected);
+      }
     },
   );
 

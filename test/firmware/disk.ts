@@ -56,9 +56,7 @@ function dataStart(disk: string): number {
 
 /** Zeroes the head of the data partition of a board that is switched off. */
 export function zeroData(disk: string, bytes: number): void {
-  const handle = openSync(disk, 'r+');
-  writeSync(handle, Buffer.alloc(bytes), 0, bytes, dataStart(disk) * mebibyte);
-  closeSync(handle);
+  zero(disk, dataStart(disk) * mebibyte, bytes);
 }
 
 /** Copies the data partition of a board that is switched off to a file. `at` is its offset on the disk in mebibytes. */
@@ -90,6 +88,13 @@ export function flip(file: string, at: number): void {
   const octet = Buffer.alloc(1);
   readSync(handle, octet, 0, 1, at);
   writeSync(handle, Buffer.from([octet[0]! ^ 0xff]), 0, 1, at);
+  closeSync(handle);
+}
+
+/** Zeroes a part of a file. */
+export function zero(file: string, at: number, bytes: number): void {
+  const handle = openSync(file, 'r+');
+  writeSync(handle, Buffer.alloc(bytes), 0, bytes, at);
   closeSync(handle);
 }
 

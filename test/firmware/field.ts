@@ -13,6 +13,8 @@ export interface FieldParts extends Pick<BoardParts, 'devices' | 'update' | 'tim
   readonly image: BuiltImage;
   /** Default: QEMU's own machine `virt`. */
   readonly hardware?: Hardware;
+  /** Name of the file on the update server that the recovery system fetches. */
+  readonly recoveryFile?: string;
   /** Paths of the files on the update server, by name. */
   readonly files: Readonly<Record<string, string>>;
 }
@@ -33,7 +35,13 @@ export class Field implements AsyncDisposable {
     this.#files = files;
   }
 
-  static async prepare({ image, hardware = virt(image), files, ...rest }: FieldParts): Promise<Field> {
+  static async prepare({
+    image,
+    hardware = virt(image),
+    files,
+    recoveryFile,
+    ...rest
+  }: FieldParts): Promise<Field> {
     const broker = await startAedes();
     const site = new Site(broker.url);
     const headend = await site.headend([]);
@@ -43,6 +51,7 @@ export class Field implements AsyncDisposable {
       hardware,
       brokerUrl: broker.url,
       updateAuthority: server.certificate,
+      ...(recoveryFile !== undefined && { recoveryUrl: server.url(recoveryFile) }),
       ...rest,
     });
     return new Field({ broker, site, headend, board }, server);
@@ -59,6 +68,11 @@ export class Field implements AsyncDisposable {
   /** Orders an update from a file of the update server. Returns the statuses of the commands. */
   async update(file: string, correlator: string): Promise<number[]> {
     return await this.execute('DownloadAndUpdate', correlator, this.#files.url(file));
+  }
+
+  /** From now on the update server has this file at the path `name`. */
+  serve(name: string, file: string): void {
+    this.#files.serve(name, file);
   }
 
   /** Makes the gateway download a file of the update server into its Image Inventory. */

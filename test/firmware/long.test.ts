@@ -192,7 +192,7 @@ describe('the firmware image on an emulated board, the long form', {
   });
 
   test(
-    'a FIT that was changed is not booted, but the other slot is; with both changed the board resets and tries again',
+    'a FIT that was changed is not booted, but the other slot is; with both changed the recovery system is started',
     limit,
     async () => {
       await using field = await Field.prepare({ image: first, files: {}, devices });
@@ -207,11 +207,13 @@ describe('the firmware image on an emulated board, the long form', {
       await refused;
       await field.board.machine.cutPower();
       flip(disk, startOf('boot-b') * mebibyte + 5 * mebibyte);
-      // U-Boot tries both slots and resets, again and again, and never offers a prompt.
+      // U-Boot tries both slots, then starts the recovery system, and never offers a prompt.
       const { machine } = field.board;
       const from = machine.serial.length;
       machine.start();
-      for (let reset = 0; reset < 2; reset++) await machine.says(/slot A does not boot/, patience.start);
+      const recovery = machine.says(/recovery: no URL is known/, patience.start);
+      await machine.says(/slot A does not boot/, patience.start);
+      await recovery;
       assert.doesNotMatch(machine.serial.slice(from).join('\n'), /^=>|Hit any key/m);
     },
   );
@@ -366,6 +368,29 @@ describe('the firmware image on an emulated board, the long form', {
       ['forward', 'ln -sf /data/root/firewall.nft /run/resolv.conf'],
     ] as const)
       assert.notEqual(await attack(name, command), '0', name);
+    // What the launcher takes from the gateway, it takes from root too.
+    const confined = async (name: string, command: string): Promise<string> => {
+      const said = machine.says(new RegExp(`^confined ${name}: (.*)$`), 60_000);
+      machine.type(`${command} 2> /dev/null; echo "confined ${name}: $?"`);
+      return (await said)[1]!;
+    };
+    const launcher = '/usr/lib/postern/confine /bin/busybox';
+    assert.equal(await confined('control', `${launcher} true`), '0');
+    assert.equal(await confined('none', `${launcher.replace('busybox', 'none')} true`), '126');
+    for (const [name, command] of [
+      ['mount', `${launcher} mount -t tmpfs tmpfs /tmp`],
+      ['hostname', `${launcher} hostname other`],
+      ['namespace', `${launcher} unshare -m true`],
+      ['module', `${launcher} insmod /usr/lib/modules/loop.ko`],
+      // Nobody sees the processes of root.
+      ['processes', 'su -s /bin/sh postern -c "ls /proc/1/status"'],
+    ] as const)
+      assert.notEqual(await confined(name, command), '0', name);
+    assert.equal(
+      await confined('filter', 'grep -q "^Seccomp:.2" /proc/$(pidof node | cut -d" " -f1)/status'),
+      '0',
+    );
+    assert.equal(await confined('lockdown', 'dmesg | grep -q "locked down"'), '0');
     // What it may do, as a control; and what the agent makes of its requests.
     assert.equal(await attack('control', 'head -c 1 /dev/postern/state-1 > /data/state/x'), '0');
     assert.equal(

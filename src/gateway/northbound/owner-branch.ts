@@ -1,3 +1,5 @@
+import { PosternError } from '../../base/errors.ts';
+import type { Events } from '../../base/events.ts';
 import { OrderBranch } from '../../dm/order-branch.ts';
 import { DmStatus } from '../../dm/status.ts';
 import type { NewNode, NodeView, TreeBranch } from '../../dm/tree-branch.ts';
@@ -10,30 +12,42 @@ interface Order {
   readonly begin?: () => void;
 }
 
-/** `./GwOwner`: how the owner ends its relation to a gateway (docs/gwmo.md). */
-export class OwnerBranch extends OrderBranch<Order> implements TreeBranch {
-  readonly #ownership: Ownership;
+export interface OwnerBranchParts {
+  /** ServerID of the owner. */
+  readonly server: string;
+  /** Only where the gateway is enrolled. */
+  readonly ownership: Ownership | undefined;
+  /** Checks an order to reset the gateway, and returns what is done when it is final. */
+  readonly reset: (name: string, by: string) => () => void;
+  readonly events: Events;
+}
 
-  constructor(ownership: Ownership) {
+/** `./GwOwner`: how the owner resets a gateway, and ends its relation to it (docs/gwmo.md). */
+export class OwnerBranch extends OrderBranch<Order> implements TreeBranch {
+  readonly #parts: OwnerBranchParts;
+
+  constructor(parts: OwnerBranchParts) {
     super();
-    this.#ownership = ownership;
+    this.#parts = parts;
   }
 
   view([leaf, ...more]: NodePath): NodeView | undefined {
     const permanent = true;
+    const { server, ownership } = this.#parts;
     if (leaf === undefined)
       return {
         format: 'node',
         type: MoId.GwOwner,
-        children: ['Server', 'Problem', 'Transfer', 'Withdraw', 'Decommission'],
+        children: ['Server', 'Reset', ...(ownership ? ofEnrolled : [])],
         access: ['Get'],
         permanent,
       };
-    if (more.length > 0) return undefined;
-    const { server, problem } = this.#ownership;
-    if (leaf === 'Server' || leaf === 'Problem')
-      return { format: 'chr', value: leaf === 'Server' ? server : problem, access: ['Get'], permanent };
-    if (leaf === 'Transfer') return { format: 'chr', access: ['Exec'], permanent };
+    if (more.length > 0 || (!ownership && ofEnrolled.includes(leaf))) return undefined;
+    if (leaf === 'Server' || leaf === 'Problem') {
+      const value = leaf === 'Server' ? server : (ownership?.problem ?? '');
+      return { format: 'chr', value, access: ['Get'], permanent };
+    }
+    if (leaf === 'Transfer' || leaf === 'Reset') return { format: 'chr', access: ['Exec'], permanent };
     return leaf === 'Decommission' || leaf === 'Withdraw'
       ? { format: 'null', access: ['Exec'], permanent }
       : undefined;
@@ -41,8 +55,15 @@ export class OwnerBranch extends OrderBranch<Order> implements TreeBranch {
 
   /** @throws {PosternError} `forbidden` for another server than the owner, `conflict`, `malformed`, `storage` */
   exec([leaf = '']: NodePath, { value }: NewNode, _: string | undefined, by: string): number {
-    const { begin } = this.#ownership.order(leaf, String(value ?? ''), by);
-    this.order({ begin });
+    const { server, ownership, reset, events } = this.#parts;
+    if (by !== server) {
+      const reason = `this gateway belongs to ${server}`;
+      events.emit('departure.refused', { server: by, reason });
+      throw new PosternError('forbidden', reason);
+    }
+    const data = String(value ?? '');
+    if (leaf === 'Reset') this.order({ begin: reset(data, by) });
+    else if (ownership) this.order(ownership.order(leaf, data));
     return DmStatus.AcceptedForProcessing;
   }
 
@@ -50,3 +71,6 @@ export class OwnerBranch extends OrderBranch<Order> implements TreeBranch {
     begin?.();
   }
 }
+
+/** Nodes that only an enrolled gateway has. */
+const ofEnrolled: readonly string[] = ['Problem', 'Transfer', 'Withdraw', 'Decommission'];

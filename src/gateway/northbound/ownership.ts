@@ -72,20 +72,14 @@ export class Ownership {
   }
 
   /**
-   * Checks and stores an order.
+   * Checks and stores an order of the owner.
    * @param leaf `Decommission`; `Transfer`: the gateway passes to another owner; `Withdraw`: it does not
    * @param data of a `Transfer`
    * @returns `begin`: to be called when the order is final
-   * @throws {PosternError} `forbidden` when the server is not the owner, `conflict` when the gateway has its next owner,
-   *   `malformed`, `storage`
+   * @throws {PosternError} `conflict` when the gateway has its next owner, `malformed`, `storage`
    */
-  order(leaf: string, data: string, by: string): { readonly begin: () => void } {
-    const { marks, events } = this.#parts;
-    if (by !== this.server) {
-      const reason = `this gateway belongs to ${this.server}`;
-      events.emit('departure.refused', { server: by, reason });
-      throw new PosternError('forbidden', reason);
-    }
+  order(leaf: string, data: string): { readonly begin: () => void } {
+    const { marks } = this.#parts;
     marks.demandPossible();
     if (leaf === 'Decommission') return { begin: () => this.#leave(false) };
     if (leaf === 'Withdraw') {

@@ -22,6 +22,8 @@ export interface BootState {
   readonly starts: number;
   /** The other slot, if it was good before. It is started when the good slot is not found healthy any more. */
   readonly spare: SlotName | undefined;
+  /** Whether the recovery system wrote a slot, because none could be started any more, and nobody has been told of it yet. */
+  readonly recovered: boolean;
 }
 
 /**
@@ -39,6 +41,7 @@ export const stateFields = {
   failed: [0, 2],
   starts: [0, 9],
   spare: [0, 2],
+  recovered: [0, 1],
 } as const;
 /** Size of one copy in bytes: one sector, which a disk writes as a whole. */
 export const copyBytes = 512;
@@ -54,11 +57,12 @@ export const keptState = (before: BootState, current: SlotName): BootState => ({
   ...before,
   good: current,
   starts: 0,
+  recovered: false,
   ...(before.trying === current && { trying: undefined, left: 0 }),
   ...(before.good !== current && { spare: before.good }),
   ...(lostSlot(before, current) && { failed: undefined }),
 });
-/** Starts of a good slot that is not found healthy, after which the spare slot is good. */
+/** Starts of a good slot that is not found healthy, after which the spare slot is good, or a board starts its recovery system. */
 export const mostStarts = 8;
 /** The boot state when no copy is valid. */
 const initialState: BootState = {
@@ -69,6 +73,7 @@ const initialState: BootState = {
   failed: undefined,
   starts: 0,
   spare: undefined,
+  recovered: false,
 };
 
 /**
@@ -107,9 +112,9 @@ export class BootStateCopies {
   change(changes: Partial<BootState>): BootState {
     const latest = this.#latest();
     const state = { ...(latest?.state ?? initialState), ...changes };
-    const { good, trying, left, floor, failed, starts, spare } = state;
+    const { good, trying, left, floor, failed, starts, spare, recovered } = state;
     const slots = [numberOf(good), numberOf(trying), left, floor, numberOf(failed), starts, numberOf(spare)];
-    const facts = [stateFields.magic[0], (latest?.serial ?? 0) + 1, ...slots];
+    const facts = [stateFields.magic[0], (latest?.serial ?? 0) + 1, ...slots, Number(recovered)];
     const bytes = Buffer.alloc(copyBytes);
     for (const [index, fact] of facts.entries()) bytes.writeUInt32LE(fact, 4 * index + 4);
     bytes.writeUInt32BE(crc32(bytes.subarray(4)));
@@ -165,7 +170,7 @@ function readCopy(path: string): { serial: number; state: BootState } | undefine
     return value >= least && value <= most ? value : undefined;
   });
   if (facts.includes(undefined)) return undefined;
-  const [, serial, good, trying, left, floor, failed, starts, spare] = facts as number[];
+  const [, serial, good, trying, left, floor, failed, starts, spare, recovered] = facts as number[];
   return {
     serial: serial!,
     state: {
@@ -176,6 +181,7 @@ function readCopy(path: string): { serial: number; state: BootState } | undefine
       failed: slotOf(failed),
       starts: starts!,
       spare: slotOf(spare),
+      recovered: recovered === 1,
     },
   };
 }

@@ -60,9 +60,10 @@ const mostTold = 16;
 /**
  * Decides as the boot loader does which slot to start (firmware-image/u-boot/boot.cmd). A slot that is tried loses one of its
  * remaining starts. When it has none left, it is recorded as failed, and the good slot starts. A good slot that was started
- * often and not found healthy is recorded as failed, and the spare slot is good.
+ * often and not found healthy is recorded as failed, and the spare slot is good. `isLast`: there is no spare slot, or it was
+ * started as often. A board starts its recovery system then, and both slots have all their starts again.
  */
-export function chooseSlot(boot: BootStateCopies): { slot: SlotName; isTried: boolean } {
+export function chooseSlot(boot: BootStateCopies): { slot: SlotName; isTried: boolean; isLast: boolean } {
   let state = boot.read();
   const { trying, left } = state;
   const write = (changes: Partial<BootState>): boolean => {
@@ -74,12 +75,15 @@ export function chooseSlot(boot: BootStateCopies): { slot: SlotName; isTried: bo
     }
   };
   // A start that cannot be counted is no trial.
-  if (trying && left > 0 && write({ left: left - 1 })) return { slot: trying, isTried: true };
+  if (trying && left > 0 && write({ left: left - 1 })) return { slot: trying, isTried: true, isLast: false };
   if (trying && left === 0) state = { ...state, trying: undefined, failed: trying };
-  const { good, spare, starts } = state;
-  if (spare && starts >= mostStarts) state = { ...state, good: spare, spare: good, failed: good, starts: 0 };
-  write({ ...state, starts: Math.min(state.starts + 1, 9) });
-  return { slot: state.good, isTried: false };
+  const { good, spare, failed, starts } = state;
+  const isLast = starts >= mostStarts && (!spare || failed === spare);
+  if (isLast) state = { ...state, failed: undefined };
+  else if (spare && starts >= mostStarts)
+    state = { ...state, good: spare, spare: good, failed: good, starts: 0 };
+  write({ ...state, starts: isLast ? 0 : state.starts + 1 });
+  return { slot: state.good, isTried: false, isLast };
 }
 
 /** Why the program of a slot cannot be started; undefined when it can. */

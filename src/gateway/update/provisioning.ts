@@ -66,7 +66,9 @@ const configFile = 'gateway.toml';
 /** File on the medium by which the operator's server learns of the board. */
 const enrolmentFile = 'enrolment.json';
 /** Files on the medium that are copied beside the configuration. */
-const plainFiles = /\.(pem|crt|key)$|^ntp-servers$/;
+const plainFiles = /\.(pem|crt|key)$|^(ntp-servers|recovery-url)$/;
+/** Where the recovery system finds a bundle. */
+const urlFile = 'recovery-url';
 
 /** Defaults of the board. The configuration on the medium overrides them. */
 const boardDefaults = (data: string): Readonly<Record<string, Table>> => ({
@@ -79,7 +81,8 @@ const boardDefaults = (data: string): Readonly<Record<string, Table>> => ({
  * Takes over the configuration from the medium of a board:
  * - Makes the board's key pair; and its name and secrets, unless the configuration gives them, or enrolment will.
  * - Stores the configuration and the files that came with it in the board's own data folder. What root reads is in the
- *   folder `root` there: the firewall rules, the network, the time servers, and `allow-older` when the configuration allows that.
+ *   folder `root` there: the firewall rules, the network, the time servers, the URL of the recovery system, and `allow-older` when the
+ *   configuration allows that.
  * - Writes `enrolment.json` to the medium. It holds what the operator's server must know of the board: name, public key,
  *   and the secrets if the board made them, sealed to the key of the operator.
  * - Deletes the configuration and its files from the medium, because they may hold secrets.
@@ -113,7 +116,8 @@ export function provision(
   );
   const { coap, coaps, http, mqtt, parent } = check(all, source);
   if (board.network) demandUsableNetwork(board.network, mqtt?.url, parts, source);
-  const time = timeFiles(from);
+  const url = join(from, urlFile);
+  const forRoot = { ...timeFiles(from), ...(existsSync(url) && { [urlFile]: readFileSync(url, 'utf8') }) };
   const udp = [coap.port, ...(coaps ? [coaps.port] : [])];
   const tcp = http && !/^(127\.|::1|localhost)/.test(http.host) ? [http.port] : [];
   const provisioned = { gatewayId: record.id, udp, tcp, hasPlainSecrets: record.secrets !== undefined };
@@ -122,7 +126,7 @@ export function provision(
   const taken = readdirSync(from).filter(
     (one) => (plainFiles.test(one) || named.includes(one)) && one !== board.provision['operator-key'],
   );
-  for (const name of taken.filter((one) => !(one in time))) {
+  for (const name of taken.filter((one) => !(one in forRoot))) {
     const copy = join(config, name);
     copyFileSync(join(from, name), copy);
     syncFile(copy);
@@ -137,8 +141,8 @@ export function provision(
   for (const [name, text] of Object.entries(ofRoot))
     if (text === undefined) rmSync(join(root, name), { force: true });
     else writeDurably(join(root, name), text);
-  // Time servers stay when a later configuration comes without any.
-  for (const [name, text] of Object.entries(time)) writeDurably(join(root, name), text);
+  // Time servers and URL stay when a later configuration comes without any.
+  for (const [name, text] of Object.entries(forRoot)) writeDurably(join(root, name), text);
   writeDurably(join(to, 'hostname'), `${record.id}\n`);
   writeFileSync(join(from, enrolmentFile), `${JSON.stringify(record, null, 2)}\n`);
   syncFile(join(from, enrolmentFile));

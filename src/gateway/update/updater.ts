@@ -38,8 +38,8 @@ export interface UpdaterParts {
   readonly devices: () => readonly string[];
   /** Called when an operation has ended. `result` is a result code of FUMO. */
   readonly ended: (record: UpdateRecord, result: number) => void;
-  /** Called when a slot that was good was lost, and the running one has taken its place. */
-  readonly lost: (slot: string) => void;
+  /** Called when a slot that was good was lost, or both were (undefined), and the running one has taken its place. */
+  readonly lost: (slot: string | undefined) => void;
   /** Called when the running slot was found good, so copies of the state for the old version can be deleted. */
   readonly settledWell: () => void;
   readonly clock: Clock;
@@ -351,14 +351,21 @@ export class Updater implements AsyncDisposable {
 
   /** Counts the start of a good slot as a healthy one when it serves devices, or when there is no network to serve. */
   async #confirm(): Promise<void> {
-    const { slots, probe, isServed, clock, events } = this.#parts;
+    const { probe, isServed, clock } = this.#parts;
     const { signal } = this.#stop;
     while (isServed() && (await probe()) !== undefined) await pause(clock, probeInterval, signal);
-    const lost = lostSlot(slots.state(), slots.current);
-    if (lost) {
-      events.emit('slot.lost', { slot: lost, version: slots.version });
-      await this.#insist(() => this.#parts.lost(lost));
-    }
+    await this.#keep();
+  }
+
+  /** Keeps the running slot, and tells before which ones were lost. */
+  async #keep(): Promise<void> {
+    const { slots, events, lost } = this.#parts;
+    const { current, version } = slots;
+    const state = slots.state();
+    const slot = state.recovered ? undefined : lostSlot(state, current);
+    if (state.recovered) events.emit('slot.recovered', { slot: current, version });
+    else if (slot) events.emit('slot.lost', { slot, version });
+    if (state.recovered || slot) await this.#insist(() => lost(slot));
     await this.#insist(() => slots.keep());
   }
 
@@ -398,7 +405,7 @@ export class Updater implements AsyncDisposable {
       });
       return await this.#insist(() => slots.restart());
     }
-    await this.#insist(() => slots.keep());
+    await this.#keep();
     await this.#insist(settledWell);
     events.emit('update.healthy', { slot: slots.current, version: slots.version });
     if (record.operation) await this.#end(record as UpdateRecord, FumoResult.Ok);

@@ -7,8 +7,11 @@ import { feedVariable } from './directory-slots.ts';
 import type { HealthCheck } from './health.ts';
 
 export interface WatchdogParts {
-  /** Watchdog device of the kernel, such as `/dev/watchdog`; or an open file descriptor, by which the launcher is fed. */
-  readonly device: string | number;
+  /**
+   * Watchdog device of the kernel, such as `/dev/watchdog`; or an open file descriptor, by which the launcher is fed; or a function
+   * that feeds.
+   */
+  readonly device: string | number | (() => Promise<void>);
   /** Must succeed before each feeding. It exercises the gateway's real work, and shows that the event loop runs. */
   readonly check: HealthCheck;
   readonly clock: Clock;
@@ -46,12 +49,19 @@ export class Watchdog implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the device cannot be opened */
   start(): void {
     const { device } = this.#parts;
-    try {
-      this.#file = typeof device === 'number' ? device : openSync(device, 'w');
-    } catch (cause) {
-      throw new PosternError('configuration', `update.watchdog: ${device} cannot be opened`, { cause });
+    let feed = device;
+    if (typeof feed !== 'function') {
+      try {
+        this.#file = typeof feed === 'number' ? feed : openSync(feed, 'w');
+      } catch (cause) {
+        throw new PosternError('configuration', `update.watchdog: ${device} cannot be opened`, { cause });
+      }
+      const file = this.#file;
+      feed = async () => {
+        writeSync(file, '\0');
+      };
     }
-    this.#running = this.#feed(this.#file);
+    this.#running = this.#feed(feed);
   }
 
   /** Stops to feed. The watchdog stays armed, and whoever stops the gateway for good must feed it or restart the machine. */
@@ -64,13 +74,13 @@ export class Watchdog implements AsyncDisposable {
   }
 
   /** Never rejects. A check or a feeding that throws is a complaint like others. */
-  async #feed(file: number): Promise<void> {
+  async #feed(feed: () => Promise<void>): Promise<void> {
     const { clock, events } = this.#parts;
     const { signal } = this.#stop;
     let last: string | undefined;
     while (!signal.aborted) {
       await background(events, 'watchdog', async () => {
-        const complaint = await this.#feedOnce(file);
+        const complaint = await this.#feedOnce(feed);
         if (complaint !== undefined && complaint !== last)
           events.emit('watchdog.hungry', { reason: complaint });
         last = complaint;
@@ -79,9 +89,9 @@ export class Watchdog implements AsyncDisposable {
     }
   }
 
-  async #feedOnce(file: number): Promise<string | undefined> {
+  async #feedOnce(feed: () => Promise<void>): Promise<string | undefined> {
     const complaint = await this.#parts.check();
-    if (complaint === undefined) writeSync(file, '\0');
+    if (complaint === undefined) await feed();
     return complaint;
   }
 }

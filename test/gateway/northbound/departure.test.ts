@@ -49,7 +49,8 @@ function branchOf(folder: string) {
     clock: new HandClock(),
     events,
   });
-  return { branch: new OwnerBranch(ownership), ownership, marks, events, starts };
+  const branch = new OwnerBranch({ server: ownership.server, ownership, reset: () => () => {}, events });
+  return { branch, ownership, marks, events, starts };
 }
 
 const none = { format: 'null' } as const;
@@ -141,7 +142,7 @@ describe('departure of a gateway', () => {
       JSON.stringify({ server: 'dm.next', code: 'c', keep: true }),
     );
     ownership.start();
-    ownership.order('Withdraw', '', 'dm.example').begin();
+    ownership.order('Withdraw', '').begin();
     granted.resolve();
     for (let turns = 0; turns < 4; turns++) await turn();
     assert.deepEqual(
@@ -223,7 +224,7 @@ describe('departure of a gateway', () => {
       await turn();
       assert.deepEqual([marks.state, existsSync(marks.next), events.all], [undefined, false, []]);
       // The owner repeats an order whose answer did not come.
-      ownership.order('Transfer', JSON.stringify(order), 'dm.example').begin();
+      ownership.order('Transfer', JSON.stringify(order)).begin();
       assert.deepEqual(readdirSync(marks.next).toSorted(), written.toSorted());
       ownership.stop();
     }
@@ -260,7 +261,7 @@ describe('departure of a gateway', () => {
   test('of two transfer orders in one package the later one is stored', (t) => {
     const { ownership, marks } = branchOf(identity(t));
     const begins = ['dm.one', 'dm.two'].map((server) =>
-      ownership.order('Transfer', JSON.stringify({ server, code: 'c', keep: true }), 'dm.example'),
+      ownership.order('Transfer', JSON.stringify({ server, code: 'c', keep: true })),
     );
     for (const { begin } of begins) begin();
     assert.equal(storedTransfer(marks.next, marks.files)?.server, 'dm.two');

@@ -26,6 +26,7 @@ const fresh: BootState = {
   failed: undefined,
   starts: 0,
   spare: undefined,
+  recovered: false,
 };
 
 function copies(t: TestContext) {
@@ -113,32 +114,40 @@ test('a copy that is too short is ignored', (t) => {
 
 test('starts of a tried slot are counted down; at zero the good slot starts, and the tried one is recorded as failed', (t) => {
   const { state } = copies(t);
-  assert.deepEqual(chooseSlot(state), { slot: 'A', isTried: false });
+  assert.deepEqual(chooseSlot(state), { slot: 'A', isTried: false, isLast: false });
   state.change({ trying: 'B', left: 2 });
   assert.deepEqual(
-    [chooseSlot(state), chooseSlot(state), chooseSlot(state)],
+    Array.from({ length: 3 }, () => chooseSlot(state)).map(({ slot, isTried }) => [slot, isTried]),
     [
-      { slot: 'B', isTried: true },
-      { slot: 'B', isTried: true },
-      { slot: 'A', isTried: false },
+      ['B', true],
+      ['B', true],
+      ['A', false],
     ],
   );
   assert.deepEqual(state.read(), { ...fresh, starts: 2, failed: 'B' });
 });
 
-test('a good slot that is started too often without being found healthy gives way to the spare one, and that to the first', (t) => {
+test('a good slot that is started too often without being found healthy gives way to the spare one; then it is time to recover, and both get all their starts again', (t) => {
   const { state } = copies(t);
   state.change({ good: 'B', spare: 'A' });
-  const slots = Array.from({ length: 2 * mostStarts + 1 }, () => chooseSlot(state).slot);
+  const choices = Array.from({ length: 4 * mostStarts + 2 }, () => chooseSlot(state));
   const times = (slot: 'A' | 'B') => Array.from({ length: mostStarts }, () => slot);
-  assert.deepEqual(slots, [...times('B'), ...times('A'), 'B']);
-  assert.deepEqual(state.read(), { ...fresh, good: 'B', spare: 'A', failed: 'A', starts: 1 });
+  const slots = choices.map(({ slot }) => slot);
+  assert.deepEqual(slots, [...times('B'), ...times('A'), 'A', ...times('A'), ...times('B'), 'B']);
+  const last = choices.flatMap(({ isLast }, at) => (isLast ? [at] : []));
+  assert.deepEqual(last, [2 * mostStarts, 4 * mostStarts + 1]);
+  assert.deepEqual(state.read(), { ...fresh, good: 'B', spare: 'A' });
 });
 
-test('a good slot without a spare one is started for ever', (t) => {
+test('a good slot without a spare one is started for ever, and each time after its starts it is time to recover', (t) => {
   const { state } = copies(t);
-  for (let start = 0; start < 20; start++) assert.equal(chooseSlot(state).slot, 'A');
-  assert.deepEqual(state.read(), { ...fresh, starts: 9 });
+  const choices = Array.from({ length: 2 * (mostStarts + 1) }, () => chooseSlot(state));
+  assert.ok(choices.every(({ slot }) => slot === 'A'));
+  assert.deepEqual(
+    choices.flatMap(({ isLast }, at) => (isLast ? [at] : [])),
+    [mostStarts, 2 * mostStarts + 1],
+  );
+  assert.deepEqual(state.read(), fresh);
 });
 
 test('a slot that is kept is good, and the one before is its spare; what is ordered to be tried next stays ordered', () => {

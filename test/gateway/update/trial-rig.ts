@@ -50,7 +50,7 @@ export function gateway({ folder, database, boot }: ReturnType<typeof machine>, 
   const { clock } = events;
   const calls: string[] = [];
   const ended: { result: number; record: UpdateRecord }[] = [];
-  const lost: string[] = [];
+  const lost: (string | undefined)[] = [];
   const present = [...devices];
   const bundleFile = join(folder, 'update.bundle');
   const parts = { clock, entropy: seededEntropy(1), events };

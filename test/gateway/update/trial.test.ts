@@ -143,8 +143,8 @@ describe('a good slot', { timeout: 30_000 }, () => {
       const board = machine(t);
       board.boot.change(state);
       let faults = 0;
-      const lost: string[] = [];
-      const tell = (slot: string) => {
+      const lost: (string | undefined)[] = [];
+      const tell = (slot: string | undefined) => {
         if (faults++ === 0) throw new Error('the disk is full');
         lost.push(slot);
       };
@@ -161,6 +161,29 @@ describe('a good slot', { timeout: 30_000 }, () => {
       assert.deepEqual(next.lost, []);
       await next.updater[Symbol.asyncDispose]();
     });
+
+  test('that the recovery system has written tells so once when it is healthy, and then it is no news any more', async (t) => {
+    const board = machine(t);
+    board.boot.change({ good: 'B', trying: 'A', left: 2, recovered: true });
+    let faults = 0;
+    const lost: (string | undefined)[] = [];
+    const tell = (slot: string | undefined) => {
+      if (faults++ === 0) throw new Error('the disk is full');
+      lost.push(slot);
+    };
+    const made = gateway(board, { more: { lost: tell } });
+    made.updater.start();
+    await until(made, () => !board.boot.read().recovered);
+    assert.deepEqual([lost, made.events.count('slot.recovered')], [[undefined], 1]);
+    assert.equal(made.events.count('slot.lost'), 0);
+    assert.deepEqual([board.boot.read().good, board.boot.read().spare], ['A', 'B']);
+    await made.updater[Symbol.asyncDispose]();
+    const next = gateway(board);
+    next.updater.start();
+    await until(next, () => board.boot.read().starts === 0);
+    assert.deepEqual(next.lost, []);
+    await next.updater[Symbol.asyncDispose]();
+  });
 
   test('whose boot state cannot be written is kept later; an update that is ordered meanwhile stays ordered', async (t) => {
     const board = machine(t);

@@ -74,6 +74,7 @@ describe('a gateway that updates itself, with slots that are directories', { tim
         failed: undefined,
         starts: 0,
         spare: 'A',
+        recovered: false,
       });
       assert.equal(await state(), FumoState.DoneWithoutData);
       const [seen] = await headend.manage('gw-1', [{ name: 'Get', uri: './DevDetail/FwV' }]);
