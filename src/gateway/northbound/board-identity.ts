@@ -93,9 +93,10 @@ export class BoardIdentity {
    * @param told called with the file, and with its new name
    */
   mend(told: (file: string, aside: string) => void): void {
+    // The order of a transfer is a folder. Another folder is none of what a write leaves, and stays.
     for (const name of orUndefined(() => readdirSync(this.#folder)) ?? [])
       if (name.endsWith('.new'))
-        orUndefined(() => rmSync(join(this.#folder, name), { recursive: true, force: true }));
+        orUndefined(() => rmSync(join(this.#folder, name), { recursive: name === 'next.new' }));
     const key = orUndefined(() => keyOf(this.#files.read(this.keyFile)));
     const isOfKey = (content: Buffer) => {
       const certificate = new X509Certificate(content);

@@ -77,17 +77,29 @@ test('what an earlier version has stored in clear is encrypted at the next start
   assert.deepEqual(events.all, []);
 });
 
-test('the key cannot be written: this is told, the gateway starts as before, and the next start encrypts', (t) => {
-  const { folder, inClear, start, events } = board(t);
-  writeFileSync(join(folder, 'state'), '');
-  assert.equal(start()['dm-server']['server-secret'], secret);
-  assert.equal(events.count('state.key-unusable'), 1);
-  assert.ok(inClear().includes('enrolled.json'));
-  rmSync(join(folder, 'state'));
-  start();
-  assert.deepEqual(inClear(), []);
-  assert.equal(events.count('state.key-unusable'), 1);
-});
+for (const [what, disturb, mend] of [
+  [
+    'the key cannot be written',
+    ({ folder }) => writeFileSync(join(folder, 'state'), ''),
+    ({ folder }) => rmSync(join(folder, 'state')),
+  ],
+  [
+    'a file cannot be replaced',
+    ({ file }) => mkdirSync(file('enrolled.json.new')),
+    ({ file }) => rmSync(file('enrolled.json.new'), { recursive: true }),
+  ],
+] as readonly [string, (one: ReturnType<typeof board>) => void, (one: ReturnType<typeof board>) => void][])
+  test(`${what}: this is told, the gateway starts as before, and the next start encrypts`, (t) => {
+    const one = board(t);
+    disturb(one);
+    assert.equal(one.start()['dm-server']['server-secret'], secret);
+    assert.equal(one.events.count('state.key-unusable'), 1);
+    assert.ok(one.inClear().includes('enrolled.json'));
+    mend(one);
+    one.start();
+    assert.deepEqual(one.inClear(), []);
+    assert.equal(one.events.count('state.key-unusable'), 1);
+  });
 
 test('a full disk keeps the files in clear, whole, until there is room', (t) => {
   const disk = smallDisk(t, 1);
