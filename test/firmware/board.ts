@@ -196,11 +196,10 @@ async function freePort(protocol: 'udp' | 'tcp'): Promise<number> {
 
 /**
  * Serves files to the guest over HTTPS, also ranges of them, and the index of a bundle if there is one. `given` is paths by name.
- * @param breaks number of requests for ranges that break off in the middle
  */
-export async function bundleServer(given: Readonly<Record<string, string>>, breaks = 0) {
+export async function bundleServer(given: Readonly<Record<string, string>>) {
   const files: Record<string, string> = { ...given };
-  let broken = 0;
+  let isBreaking = false;
   let sent = 0;
   const folder = mkdtempSync(join(tmpdir(), 'postern-updates-'));
   const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')] as const;
@@ -221,10 +220,12 @@ export async function bundleServer(given: Readonly<Record<string, string>>, brea
       'content-length': end + 1 - start,
       ...(range && { 'content-range': `bytes ${start}-${end}/${size}` }),
     });
-    if (range?.[2] && end - start > mebibyte && broken++ < breaks)
-      return createReadStream(file, { start, end: start + mebibyte / 2 })
+    if (isBreaking && range?.[2] && end - start > 65_536) {
+      isBreaking = false;
+      return createReadStream(file, { start, end: start + 32_768 })
         .on('end', () => response.destroy())
         .pipe(response, { end: false });
+    }
     sent += end + 1 - start;
     return createReadStream(file, { start, end }).pipe(response);
   });
@@ -238,6 +239,10 @@ export async function bundleServer(given: Readonly<Record<string, string>>, brea
     /** From now on the path `name` leads to this file. */
     serve: (name: string, file: string) => {
       files[name] = file;
+    },
+    /** The next range of more than 64 KiB breaks off in its middle. */
+    breakNext: () => {
+      isBreaking = true;
     },
     /** Bytes of all answers that did not break off. */
     sent: () => sent,

@@ -45,7 +45,7 @@ export class Field implements AsyncDisposable {
     const broker = await startAedes();
     const site = new Site(broker.url);
     const headend = await site.headend([]);
-    const server = await bundleServer(files, 1);
+    const server = await bundleServer(files);
     const board = await Board.flash({
       disk: image.disk!,
       hardware,
@@ -100,6 +100,11 @@ export class Field implements AsyncDisposable {
   async told(correlator: string): Promise<unknown> {
     const { fields } = await this.site.headendEvents.until('alert.firmware-update', { correlator });
     return fields.result;
+  }
+
+  /** The link breaks in the middle of the next range of an update. */
+  breakNext(): void {
+    this.#files.breakNext();
   }
 
   /** Bytes that the update server has sent. */

@@ -108,6 +108,7 @@ describe('the firmware image on an emulated board', { timeout: 1_500_000, skip: 
     async () => {
       // The link breaks in the middle of the blocks that are new.
       const broken = field.board.event('update.download-broken');
+      field.breakNext();
       const before = field.downloaded;
       assert.deepEqual(await field.update('hanging', 'u2'), [200, 202]);
       const installing = field.board.event('update.installing');
