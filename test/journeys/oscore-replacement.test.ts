@@ -94,6 +94,7 @@ test('a dead board is replaced without a visit to its devices over OSCORE, also 
     'state.db-shm',
     'state.db.key',
     'identity',
+    'identity.key',
     'state.db.lock',
   ])
     if (existsSync(join(first, name))) cpSync(join(first, name), join(kept, name), { recursive: true });
