@@ -107,8 +107,10 @@ function packedKernel(kernelImage: string): string {
   const file = join(output, 'cache', `${basename(kernelImage)}.lz4`);
   // lz4 gives the packed file the time stamp of the kernel.
   if (existsSync(file) && statSync(file).mtimeMs >= statSync(kernelImage).mtimeMs) return file;
-  run('lz4', ['-q', '-f', '-12', '--no-frame-crc', kernelImage, `${file}.part`]);
-  run('mv', [`${file}.part`, file]);
+  // Two builds at once do not write into one file.
+  const part = `${file}.${process.pid}.part`;
+  run('lz4', ['-q', '-f', '-12', '--no-frame-crc', kernelImage, part]);
+  run('mv', [part, file]);
   return file;
 }
 
