@@ -72,8 +72,7 @@ export class LargeObjectReceiver {
     const isNext = items.some((item) => this.#begun?.key === keyOf(name, item));
     const interrupted = isNext ? undefined : this.#begun?.first;
     if (interrupted) this.drop();
-    if (!this.#begun && !this.#refused && !items.some(({ moreData }) => moreData))
-      return { command, statuses: [], interrupted };
+    if (!this.#begun && !this.#refused && !isChunk(command)) return { command, statuses: [], interrupted };
     const complete: Item[] = [];
     const statuses: { status: number; uri: string | undefined }[] = [];
     for (const item of items) {
@@ -132,6 +131,9 @@ export class LargeObjectReceiver {
     return { kind: 'wrong', status };
   }
 }
+
+/** Whether the command has a chunk of a large object that is not its last one. */
+export const isChunk = (command: Command): boolean => itemsOf(command).some(({ moreData }) => moreData);
 
 /** Bytes of the base64 of so many octets. */
 const codedSize = (octets: number): number => Math.ceil(octets / 3) * 4;

@@ -165,9 +165,6 @@ export class Outgoing {
 export const sizeOf = (queued: readonly Queued[]): number =>
   queued.reduce((sum, { command }) => sum + sizeInXml(elementOfCommand(command), 0), 0);
 
-/** Whether the command has a chunk of a large object. */
-export const isChunk = (command: Command): boolean => itemsOf(command).some(({ moreData }) => moreData);
-
 const isNoStatus = ({ command }: Queued): boolean => command.name !== 'Status';
 
 /** Gives a command, and the commands within it, the CmdIDs after `lastId`. `ids` is the number of CmdIDs given. */

@@ -13,8 +13,8 @@ import {
 import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
 import { type Seal, SessionAuthentication } from './authentication.ts';
 import { header, isProtocolVersion, ownLimits, type ProtocolVersion, unknownVersion } from './header.ts';
-import { LargeObjectReceiver, objectSize } from './large-object.ts';
-import { isChunk, Outgoing, type Queued, sizeOf } from './outgoing.ts';
+import { isChunk, LargeObjectReceiver, objectSize } from './large-object.ts';
+import { Outgoing, type Queued, sizeOf } from './outgoing.ts';
 import {
   abort,
   idsIn,

@@ -26,13 +26,7 @@ describe('a factory reset at the board', {
   /** A board with a device, switched off. */
   async function used(): Promise<Field> {
     const field = await Field.prepare({ image, files: {}, devices });
-    const { board } = field;
-    const kept = board.machine.says(/second copy .* is written/, patience.start);
-    await board.start();
-    await field.attach(devices[0]);
-    await field.site.headendEvents.until('alert.device-attach', { device: devices[0] });
-    await kept;
-    await board.machine.cutPower();
+    await field.runOnce(devices[0]);
     return field;
   }
 

@@ -3,7 +3,7 @@ import type { BuiltImage } from '../../firmware-image/recipe/image.ts';
 import type { Headend } from '../../src/headend/headend.ts';
 import { Site } from '../journeys/site.ts';
 import { type Broker, startAedes } from '../peers/brokers.ts';
-import { Board, type BoardParts, bundleServer } from './board.ts';
+import { Board, type BoardParts, bundleServer, patience } from './board.ts';
 
 type BundleServer = Awaited<ReturnType<typeof bundleServer>>;
 
@@ -117,6 +117,16 @@ export class Field implements AsyncDisposable {
     const device = this.site.device(deviceId, this.board, { factory: true });
     await device.start();
     await device.attached;
+  }
+
+  /** Has the board run with one device until it has its second copy, and cuts its power. */
+  async runOnce(deviceId: string): Promise<void> {
+    const kept = this.board.machine.says(/second copy .* is written/, patience.start);
+    await this.board.start();
+    await this.attach(deviceId);
+    await this.site.headendEvents.until('alert.device-attach', { device: deviceId });
+    await kept;
+    await this.board.machine.cutPower();
   }
 
   /** Reads by the DM server the version of the firmware, and the names of the devices separated by slashes. */

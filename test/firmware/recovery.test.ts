@@ -86,13 +86,7 @@ describe('a board that has lost both slots', {
       devices,
       recoveryFile: 'recovery',
     });
-    const { board } = field;
-    const kept = board.machine.says(/second copy .* is written/, patience.start);
-    await board.start();
-    await field.attach(devices[0]);
-    await field.site.headendEvents.until('alert.device-attach', { device: devices[0] });
-    await kept;
-    await board.machine.cutPower();
+    await field.runOnce(devices[0]);
     return field;
   }
 

@@ -22,6 +22,16 @@ const clients = (...ids: readonly string[]) => ({
   lwm2m: { device: ids.map((each) => ({ id: each })), 'insecure-no-security': true },
 });
 
+/** Stages an image, and has the client told to download it from the gateway. Returns its bytes. */
+async function giveImage(site: Site, headend: Headend): Promise<Buffer> {
+  const image = randomBytes(40_000);
+  await headend.stageImage('gw-1', { name: 'fw', version: '2', data: image });
+  await site.gatewayEvents.until('image.ready');
+  const write = `<Replace><CmdID>1</CmdID><Item><Target><LocURI>./5/0/1</LocURI></Target><Data>gw-image:fw</Data></Item></Replace>`;
+  assert.match(await fanOut(site, headend, 'give', write), /Done="1"/);
+  return image;
+}
+
 /** Starts a fan-out to all devices and waits for its end. Returns the result as XML. */
 async function fanOut(site: Site, headend: Headend, name: string, command: string, more: object = {}) {
   const { correlator } = await headend.fanOut('gw-1', {
@@ -259,11 +269,7 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
     await client.start();
     await client.attached;
     await site.headendEvents.until('alert.device-attach', { device: id });
-    const image = randomBytes(40_000);
-    await headend.stageImage('gw-1', { name: 'fw', version: '2', data: image });
-    await site.gatewayEvents.until('image.ready');
-    const write = `<Replace><CmdID>1</CmdID><Item><Target><LocURI>./5/0/1</LocURI></Target><Data>gw-image:fw</Data></Item></Replace>`;
-    assert.match(await fanOut(site, headend, 'give', write), /Done="1"/);
+    const image = await giveImage(site, headend);
     await site.deviceEvents.until('device.downloaded', { device: id, bytes: image.length });
     const execute = `<Exec><CmdID>1</CmdID><Item><Target><LocURI>./5/0/2</LocURI></Target></Item></Exec>`;
     assert.match(await fanOut(site, headend, 'install', execute), /Done="1"/);
@@ -297,11 +303,7 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
     await client.start();
     await client.attached;
     await site.headendEvents.until('alert.device-attach', { device: id });
-    const image = randomBytes(40_000);
-    await headend.stageImage('gw-1', { name: 'fw', version: '2', data: image });
-    await site.gatewayEvents.until('image.ready');
-    const write = `<Replace><CmdID>1</CmdID><Item><Target><LocURI>./5/0/1</LocURI></Target><Data>gw-image:fw</Data></Item></Replace>`;
-    assert.match(await fanOut(site, headend, 'give', write), /Done="1"/);
+    const image = await giveImage(site, headend);
     const uri = new URL(String(client.value('/5/0/1')).replace('coap:', 'http:'));
     assert.ok(String(uri).length < 255, 'it fits into resource 5/0/1');
     await using fetcher = await CoapPeer.open();

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '../../src/base/clock.ts';
@@ -199,4 +199,14 @@ export class EnrolmentSite implements AsyncDisposable {
   use<T extends AsyncDisposable>(party: T): T {
     return this.#stack.use(party);
   }
+}
+
+/** Takes state and identity of a board into another folder, and leaves nothing: the board itself, with its disk. */
+export function moveBoard(from: string, to: string): void {
+  for (const name of [
+    ...['state.db', 'state.db-wal', 'state.db-shm', 'state.db.key', 'state.db.lock'],
+    ...['identity', 'identity.key'],
+  ])
+    if (existsSync(join(from, name))) cpSync(join(from, name), join(to, name), { recursive: true });
+  rmSync(from, { recursive: true });
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { stringify } from 'smol-toml';
@@ -10,7 +10,7 @@ import { ServiceProcess } from '../cli/service-process.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { LeapClock } from '../leap-clock.ts';
 import { freePair } from '../peers/free-pair.ts';
-import { EnrolmentSite } from './enrolment-site.ts';
+import { EnrolmentSite, moveBoard } from './enrolment-site.ts';
 import { clientConfig, type DeviceKind, deviceConfig, secrets } from './site.ts';
 
 const local = [1, 2, 3].map((number) => `urn:dev:local:${number}`);
@@ -93,17 +93,7 @@ test('a dead board is replaced without a visit to its devices, and does not figh
     board.child.kill('SIGKILL');
     await once(board.child, 'close');
   }
-  for (const name of [
-    'state.db',
-    'state.db-wal',
-    'state.db-shm',
-    'state.db.key',
-    'identity',
-    'identity.key',
-    'state.db.lock',
-  ])
-    if (existsSync(join(first, name))) cpSync(join(first, name), join(kept, name), { recursive: true });
-  rmSync(first, { recursive: true });
+  moveBoard(first, kept);
 
   // Another board under its name: without the order it waits, by the order it is the one.
   const mark = site.headendEvents.all.length;
