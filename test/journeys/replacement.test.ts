@@ -158,6 +158,8 @@ test('a session that a board had begun ends when another board gets its name', {
   const first = site.board('gw-1');
   await first.enrol();
   const gateway = await first.start();
+  // The board begins a session of its own when it starts. An order given meanwhile would go with that one.
+  await site.headendEvents.until('session.ended', { device: 'gw-1' });
   const started = site.headendEvents.next('session.started', { device: 'gw-1' });
   headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/Man' }]).catch(() => {});
   const { session } = (await started).fields as { session: string };
