@@ -11,7 +11,7 @@ function run(body: string): { status: number | null; output: string } {
   const folder = mkdtempSync(join(tmpdir(), 'postern-stuck-'));
   const file = join(folder, 'a.test.mjs');
   writeFileSync(file, `import { createServer } from 'node:net';\nimport { test } from 'node:test';\n${body}`);
-  const watch = fileURLToPath(new URL('./stuck-file.ts', import.meta.url));
+  const watch = fileURLToPath(new URL('../stuck-file.ts', import.meta.url));
   const { NODE_TEST_CONTEXT: _, ...env } = process.env;
   const { status, stdout } = spawnSync(process.execPath, ['--import', watch, '--test', file], {
     encoding: 'utf8',
