@@ -44,7 +44,7 @@ export class DtlsServer {
     this.#wheel = new TimerWheel(clock);
     this.#sessions = new Sessions(limits.sessions);
     this.#lingering = new BoundedMap(limits.lingering);
-    this.#associations = new AssociationTable(limits.associations, (association, reason, isReachable) => {
+    this.#associations = new AssociationTable(limits, (association, reason, isReachable) => {
       if (isReachable) this.#warn(association, Alert.CloseNotify);
       this.#ended(association, reason);
     });
@@ -133,13 +133,22 @@ export class DtlsServer {
     this.#forget(association);
   }
 
-  /** Ends what an identity has: its association, and the session that it could resume. */
-  revoke(identity: string): void {
+  /** The associations of peers that proved this identity, the one heard last at the end. */
+  of(identity: string): readonly Association[] {
+    return this.#associations.of(identity);
+  }
+
+  /**
+   * Ends what an identity has: its associations, and the session that it could resume.
+   * @param spared an association that does not end yet
+   */
+  revoke(identity: string, spared?: Association): void {
     this.#sessions.forget(identity);
-    const association = this.#associations.of(identity);
-    if (!association) return;
-    this.#warn(association, Alert.CloseNotify);
-    this.#ended(association, 'what it was opened with is no longer valid');
+    for (const association of this.of(identity)) {
+      if (association === spared) continue;
+      this.#warn(association, Alert.CloseNotify);
+      this.#ended(association, 'what it was opened with is no longer valid');
+    }
   }
 
   /** Drops all state without a word. */
