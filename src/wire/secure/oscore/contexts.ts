@@ -117,15 +117,18 @@ export class OscoreContexts {
     return this.#byName.get(name);
   }
 
-  /** Why a context cannot be added. Undefined when it can. */
-  conflict(name: string, parameters: OscoreParameters): string | undefined {
+  /**
+   * Why a context cannot be added. Undefined when it can.
+   * @param isLeaving whether the context of this name will be taken away before
+   */
+  conflict(name: string, parameters: OscoreParameters, isLeaving = (_: string) => false): string | undefined {
     const { senderId, recipientId, idContext } = parameters;
     // Both would use the same nonces with the same key.
     if (isSameId(senderId, recipientId)) return 'its sender ID is its recipient ID';
     const others = this.#byKid.get(keyOf(recipientId)) ?? [];
     const twin = this.#byMark.get(markOf(parameters));
     const other = [twin, ...others.filter((each) => isSameId(each.parameters.idContext, idContext))].find(
-      (each) => each && each.name !== name,
+      (each) => each && each.name !== name && !isLeaving(each.name),
     );
     return (
       other && `${other.name} has the same secret and sender ID, or the same recipient ID and ID context`
