@@ -49,6 +49,11 @@ export class OscoreContext {
   readonly parameters: OscoreParameters;
   readonly freshness = new Freshness();
   readonly sequence: SenderSequence;
+  /**
+   * The first sequence number that may be used. A context that was taken away and comes back begins higher if it has used any: what
+   * it was before is told apart by this.
+   */
+  readonly start: number;
   /** Where the peer sent its last request from. */
   place: ContextPlace | undefined;
   /** The highest end of a reservation that was ever stored, whether it is durable yet or not. */
@@ -59,7 +64,6 @@ export class OscoreContext {
   mayAnswer = true;
   #keys: OscoreKeys | undefined;
 
-  /** @param start the first sequence number that may be used */
   constructor(
     name: string,
     owner: ContextOwner,
@@ -70,6 +74,7 @@ export class OscoreContext {
     this.name = name;
     this.owner = owner;
     this.parameters = parameters;
+    this.start = start;
     this.promised = start;
     this.sequence = new SenderSequence(start, async (end) => {
       this.promised = end;
