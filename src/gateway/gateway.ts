@@ -12,7 +12,7 @@ import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import { endReset, resetBy } from './factory-reset.ts';
 import type { GatewayFirmware } from './firmware.ts';
 import { registrationOf } from './lwm2m-service.ts';
-import { forgetUnlisted, knowManualDevices } from './settings.ts';
+import { deviceContexts, forgetUnlisted, knowManualDevices } from './settings.ts';
 import type { JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
 import { freeMemory, type GatewayStatus, memoryInUse, plainWarning, statusOf } from './status.ts';
@@ -163,6 +163,7 @@ export class Gateway implements AsyncDisposable {
     this.#config.reload(read, (config) => {
       demandAllowed(config);
       const apply = live.prepare(config);
+      contexts?.demandTogether(deviceContexts(config));
       transaction(state.database, () => {
         knowManualDevices(config, state.credentials);
         forgetUnlisted(config, state, this.events);

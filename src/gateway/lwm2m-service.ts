@@ -75,13 +75,18 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     const isJoined = (deviceId: string, remote: Remote) => joins.isJoined(deviceId, 'LwM2M', remote);
     const isAttached = (deviceId: string) => isAdapted(inventory, deviceId);
     const call: DeviceLocator['call'] = (...args) => locator.call(...args);
-    const calls = new LwM2mCalls(call);
+    // Whoever has a key is asked by it alone. At its address somebody else may answer in clear.
+    const partyOf = (deviceId: string) =>
+      isKeyed(deviceId) || joins.has(deviceId, 'LwM2M') ? deviceId : undefined;
+    const calls = new LwM2mCalls(call, undefined, partyOf);
     this.#identity = new ClientIdentity({
       registrations,
       inventory,
       addresses,
       arrivals,
       isInReach: (client) => locator.isInReach(client),
+      isSafe: (client) =>
+        partyOf(client.deviceId) === undefined || locator.isProtected(client, client.deviceId),
       calls,
       heard: (deviceId, from) => signals.heard(deviceId, from),
       found: (deviceId, finding) => signals.found(deviceId, finding),
@@ -91,7 +96,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       clientOf: (deviceId) => clientOf(registrations, inventory, deviceId),
       lastHeard: (deviceId) => arrivals.lastOf(deviceId),
       isThere: (...args) => this.#identity.isThere(...args),
-      calls: new LwM2mCalls(call, this.#identity),
+      calls: new LwM2mCalls(call, this.#identity, partyOf),
       updated: (...args) => signals.updateEnded(...args),
       imageAt: parts.imageAt,
       clock,

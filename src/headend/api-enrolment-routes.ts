@@ -69,6 +69,12 @@ const manifestAnswer = v.strictObject({
   expires: time('When the codes end'),
 });
 
+const approvalBody = v.strictObject({
+  gateway: text(
+    'Name that is approved, as `GET /enrolments` has shown it. A board that waits may ask for another one: then the answer is 409',
+  ),
+});
+
 const refusalBody = v.strictObject({
   reason: v.optional(
     v.pipe(v.string(), v.minLength(1), v.maxLength(200), v.description('For the person at the board')),
@@ -133,9 +139,11 @@ export const enrolmentRoutes: readonly Route[] = [
     path: '/enrolments/{key}/approve',
     summary:
       'Approves a board: it gets a certificate and a DM account. Another board of the same name loses its account',
+    body: approvalBody,
     status: 200,
     answers: enrolmentAnswer,
-    handle: async (headend, { parameters: { key } }) => view(await deskOf(headend).approve(key)),
+    handle: async (headend, { parameters: { key }, body: { gateway } }) =>
+      view(await deskOf(headend).approve(key, gateway)),
   }),
   route({
     method: 'POST',

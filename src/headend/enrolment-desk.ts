@@ -112,11 +112,14 @@ export class EnrolmentDesk {
 
   /**
    * Approves a request by hand, whether it waits or was refused. Returns the answer for the board.
-   * @throws {PosternError} `notFound`; `conflict` when it was approved already, or its name is that of a device
+   * @param gateway the name that the person has seen. A board that waits may ask for another one at any time
+   * @throws {PosternError} `notFound`; `conflict` when it asks for another name, was approved already, or its name is that of a device
    */
-  async approve(key: string): Promise<EnrolmentAnswer> {
+  async approve(key: string, gateway: string): Promise<EnrolmentAnswer> {
     return await this.#inTurn(async () => {
       const record = this.record(key);
+      if (record.gateway !== gateway)
+        throw new PosternError('conflict', `the board asks for the name ${record.gateway} now`);
       if (record.state === 'approved' || record.state === 'issued')
         throw new PosternError('conflict', `the request of ${record.gateway} was approved by ${record.by}`);
       this.#demandFree(record.gateway);

@@ -245,10 +245,11 @@ export class Enrolment implements AsyncDisposable {
 
   /**
    * Approves a board by hand.
+   * @param gateway the name that it asks for, as the person has seen it
    * @throws {PosternError} `notFound`, `conflict`, `forbidden`
    */
-  async approve(key: string): Promise<EnrolmentRecord> {
-    return this.#decided(key, await this.#desk.approve(key));
+  async approve(key: string, gateway: string): Promise<EnrolmentRecord> {
+    return this.#decided(key, await this.#desk.approve(key, gateway));
   }
 
   /**

@@ -59,7 +59,7 @@ test('postern gateway enrols at its first start, killed in between, and starts a
     await stopped.until('enrolment.begun');
     assert.equal(await stopped.end('SIGTERM'), 0, 'it stops in order while it waits');
   }
-  await headend.enrolment!.approve(headend.enrolment!.list(1)[0]!.key);
+  await headend.enrolment!.approve(headend.enrolment!.list(1)[0]!.key, 'gw-1');
   {
     await using first = start(file);
     await first.until('enrolment.done');

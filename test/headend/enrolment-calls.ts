@@ -14,14 +14,20 @@ export async function enrolByApi(): Promise<void> {
   for (const board of boards) await board.events.until('enrolment.waiting');
   const list = async () => (await ask('GET', '/enrolments?limit=10')).body;
   const keyOf = async (gateway: string) => (await list()).find((one) => one.gateway === gateway)?.key;
-  const approved = await ask('POST', `/enrolments/${await keyOf('gw-1')}/approve`);
+  const approved = await ask('POST', `/enrolments/${await keyOf('gw-1')}/approve`, { gateway: 'gw-1' });
+  assert.equal((await ask('POST', `/enrolments/${await keyOf('gw-2')}/approve`, {})).status, 400);
+  const other = { gateway: 'gw-1' };
+  assert.equal((await ask('POST', `/enrolments/${await keyOf('gw-2')}/approve`, other)).status, 409);
   assert.deepEqual([approved.status, approved.body.state, approved.body.by], [200, 'issued', 'hand']);
-  assert.equal((await ask('POST', `/enrolments/${await keyOf('gw-1')}/approve`)).status, 409);
+  assert.equal(
+    (await ask('POST', `/enrolments/${await keyOf('gw-1')}/approve`, { gateway: 'gw-1' })).status,
+    409,
+  );
   assert.equal((await ask('POST', `/enrolments/${await keyOf('gw-1')}/refuse`, {})).status, 409);
   const refused = await ask('POST', `/enrolments/${await keyOf('gw-2')}/refuse`, { reason: 'stolen' });
   assert.deepEqual([refused.body.state, refused.body.reason], ['refused', 'stolen']);
   await boards[1]!.events.until('enrolment.refused', { reason: 'stolen' });
-  assert.equal((await ask('POST', '/enrolments/unknown/approve')).status, 404);
+  assert.equal((await ask('POST', '/enrolments/unknown/approve', { gateway: 'gw-1' })).status, 404);
   assert.equal((await ask('POST', '/enrolment-codes', { hours: 0 })).status, 400);
   const { body: code } = await ask('POST', '/enrolment-codes', { gateway: 'gw-3', hours: 1 });
   await site.board('gw-3', { code: code.code }).enrol();

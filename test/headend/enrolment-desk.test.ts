@@ -318,3 +318,19 @@ for (const end of ['replaced', 'gone'] as const)
     assert.deepEqual(holders, end === 'gone' ? [] : [keyId(next)]);
     await at.database.close();
   });
+
+test('a board that changes its name while a person decides gets no name that the person has not seen', async () => {
+  const rig = desk({ allow: [{ gateway: 'gw-old' }] });
+  await ask(rig, 'gw-old');
+  const key = newKey();
+  const id = keyId(key);
+  assert.equal((await ask(rig, 'gw-new', key))?.state, 'waiting');
+  assert.equal((await ask(rig, 'gw-old', key))?.state, 'waiting');
+  await assert.rejects(rig.desk.approve(id, 'gw-new'), {
+    code: 'conflict',
+    message: /asks for the name gw-old now/,
+  });
+  assert.deepEqual([rig.records.get(id)?.state, rig.replaced], ['waiting', []]);
+  await rig.desk.approve(id, 'gw-old');
+  assert.deepEqual(rig.replaced, ['gw-old']);
+});

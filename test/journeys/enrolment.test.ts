@@ -37,10 +37,10 @@ describe('enrolment over a real broker with TLS', limit, () => {
     await board.events.until('enrolment.waiting');
     const [waiting] = headend.enrolment?.list(10) ?? [];
     assert.deepEqual([waiting?.gateway, waiting?.state], ['gw-9', 'waiting']);
-    await headend.enrolment?.approve(waiting?.key ?? '');
+    await headend.enrolment?.approve(waiting?.key ?? '', 'gw-9');
     assert.equal(await enrolled, true);
     assert.equal(headend.enrolment?.list(10)[0]?.by, 'hand');
-    await assert.rejects(headend.enrolment!.approve(waiting!.key), { code: 'conflict' });
+    await assert.rejects(headend.enrolment!.approve(waiting!.key, 'gw-9'), { code: 'conflict' });
   });
 
   test('a refused board is told why; it may be approved later', async () => {
@@ -52,7 +52,7 @@ describe('enrolment over a real broker with TLS', limit, () => {
     const { key } = headend.enrolment!.list(10)[0]!;
     await headend.enrolment!.refuse(key, 'not ours');
     await board.events.until('enrolment.refused', { reason: 'not ours' });
-    await headend.enrolment!.approve(key);
+    await headend.enrolment!.approve(key, 'gw-1');
     await enrolled;
   });
 
@@ -132,7 +132,7 @@ describe('enrolment over a real broker with TLS', limit, () => {
     const board = site.board('gw-1');
     const enrolled = board.enrol();
     await board.events.until('enrolment.waiting', { reason: 'gw-1 has an account in the configuration' });
-    await headend.enrolment!.approve(headend.enrolment!.list(1)[0]!.key);
+    await headend.enrolment!.approve(headend.enrolment!.list(1)[0]!.key, 'gw-1');
     await enrolled;
     assert.equal(board.config['dm-server']['client-secret'], account['client-secret']);
   });
@@ -195,7 +195,7 @@ describe('enrolment that is interrupted', limit, () => {
     stop.abort();
     await assert.rejects(enrolled);
     // The board is away, so the answer of the approval is lost.
-    const approved = await first.enrolment!.approve(first.enrolment!.list(1)[0]!.key);
+    const approved = await first.enrolment!.approve(first.enrolment!.list(1)[0]!.key, 'gw-1');
     await first[Symbol.asyncDispose]();
     const second = await site.headend();
     const again = site.board('gw-1', {}, board.folder);
@@ -226,7 +226,7 @@ describe('enrolment that is interrupted', limit, () => {
     const lost = board.events.next('mqtt.disconnected');
     await site.broker.stop();
     await lost;
-    await headend.enrolment!.approve(headend.enrolment!.list(1)[0]!.key);
+    await headend.enrolment!.approve(headend.enrolment!.list(1)[0]!.key, 'gw-1');
     await site.broker.restart();
     await site.reconnected();
     await board.leap(600_000);
@@ -270,7 +270,7 @@ describe('enrolment that is interrupted', limit, () => {
       if (name === 'gateway.key') {
         const { fields } = await site.headendEvents.until('enrolment.requested');
         assert.match(fields.reason as string, /another board is enrolled as gw-1/);
-        await headend.enrolment!.approve(String(fields.key));
+        await headend.enrolment!.approve(String(fields.key), 'gw-1');
       }
       assert.equal(await enrolling, name !== 'gateway.crt.next');
       const told = again.events.all.filter((event) => event.name === 'enrolment.file-damaged');

@@ -26,6 +26,8 @@ export interface ClientIdentityParts {
   readonly arrivals: Pick<Arrivals, 'hasCome' | 'next' | 'lastOf'>;
   /** Whether a network interface of the gateway leads to a client. */
   readonly isInReach: (client: LwM2mClient) => boolean;
+  /** Whether nobody but this client can read what is sent to it, where it has a key. */
+  readonly isSafe: (client: LwM2mClient) => boolean;
   /** Operations without a guard, because the guard itself uses them. */
   readonly calls: Pick<LwM2mCalls, 'execute' | 'read'>;
   /** Called when a client has proved itself by its serial number. */
@@ -132,7 +134,10 @@ export class ClientIdentity implements LwM2mGuard {
   #knownObstacle(client: Registration): Finding | undefined {
     const other = this.#parts.addresses.successorOf(client.deviceId);
     if (other !== undefined) return missing(isAtItsAddress(other));
-    return this.#parts.isInReach(client) ? undefined : noWayTo(client);
+    if (!this.#parts.isInReach(client)) return noWayTo(client);
+    return this.#parts.isSafe(client)
+      ? undefined
+      : missing('it has no association, and is not asked in clear');
   }
 
   async #ask(client: Registration, timeout: number, signal: AbortSignal | undefined): Promise<Finding> {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { guarded } from '../../base/background.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
@@ -68,16 +69,26 @@ export class DeviceContexts {
   }
 
   /**
+   * Checks that contexts of a configuration can be beside those that bootstraps have issued. Nothing changes.
+   * @throws {PosternError} `configuration`
+   */
+  demandTogether(configured: Configured): void {
+    const isLeaving = (name: string) => this.#configured.has(name);
+    for (const [name, { parameters }] of configured)
+      demand(name, this.#contexts.conflict(name, parameters, isLeaving));
+  }
+
+  /**
    * Puts the contexts of a configuration in force. Those that it does not have any more end at once.
    * @throws {PosternError} `configuration` when two contexts cannot be together
    */
   configure(configured: Configured): void {
-    for (const name of this.#configured.keys()) if (!configured.has(name)) this.#contexts.remove(name);
+    // Before any is added: one may have got the IDs of another one.
+    for (const [name, former] of this.#configured)
+      if (!isDeepStrictEqual(configured.get(name), former)) this.#contexts.remove(name);
     this.#configured = configured;
-    for (const [name, { parameters, owner }] of configured) {
-      const why = this.#contexts.add(name, parameters, owner);
-      if (why !== undefined) throw new PosternError('configuration', `oscore.device: ${name}: ${why}`);
-    }
+    for (const [name, { parameters, owner }] of configured)
+      demand(name, this.#contexts.add(name, parameters, owner));
   }
 
   /**
@@ -99,4 +110,8 @@ export class DeviceContexts {
     const owner = { identity: key.deviceId, credential: 'gateway' };
     return this.#contexts.add(identity, issuedContext(identity, key.key), owner);
   }
+}
+
+function demand(name: string, why: string | undefined): void {
+  if (why !== undefined) throw new PosternError('configuration', `oscore.device: ${name}: ${why}`);
 }

@@ -93,6 +93,12 @@ export class DeviceLocator {
     return this.#parts.networkAt(address, port).towards(address, heardOn) !== undefined;
   }
 
+  /** Whether what is sent to this address is protected, so that this device alone can read it. */
+  isProtected({ address, port, heardOn }: PeerAddress, deviceId: string): boolean {
+    const endpoint = this.#parts.networkAt(address, port).towards(address, heardOn);
+    return endpoint?.protects(address, port, deviceId) ?? false;
+  }
+
   /**
    * Whether somebody answers a CoAP ping at this address within `timeout` milliseconds. It does not say who.
    * @throws {PosternError} `full` or `unavailable` when the ping could not be sent, which says nothing of the peer

@@ -49,13 +49,22 @@ const unacceptable: ReadonlySet<number> = new Set([
 export class LwM2mCalls {
   readonly #call: DeviceLocator['call'];
   readonly #guard: LwM2mGuard | undefined;
+  readonly #partyOf: (deviceId: string) => string | undefined;
   /** Content format of the last write that each client accepted. */
   readonly #taken = new BoundedMap<string, number>(remembered);
 
-  /** @param guard absent for requests to a client that has just said where it is, and may have forged that */
-  constructor(call: DeviceLocator['call'], guard?: LwM2mGuard) {
+  /**
+   * @param guard absent for requests to a client that has just said where it is, and may have forged that
+   * @param partyOf the only party that may read and answer the requests to a client, as in `CoapCall`
+   */
+  constructor(
+    call: DeviceLocator['call'],
+    guard?: LwM2mGuard,
+    partyOf: (deviceId: string) => string | undefined = () => undefined,
+  ) {
     this.#call = call;
     this.#guard = guard;
+    this.#partyOf = partyOf;
   }
 
   /**
@@ -210,10 +219,10 @@ export class LwM2mCalls {
 
   async #exchange(client: LwM2mClient, path: Path, request: Request): Promise<CoapAnswer> {
     this.#guard?.check(client);
-    const { address, port, heardOn, root } = client;
-    const { timeout = usualTimeout, ...rest } = request;
+    const { deviceId, address, port, heardOn, root } = client;
+    const { timeout = usualTimeout, party = this.#partyOf(deviceId), ...rest } = request;
     const isOwed = this.#guard === undefined;
-    const call = { ...rest, path: [...root, ...path.map(String)], timeout, isOwed };
+    const call = { ...rest, path: [...root, ...path.map(String)], timeout, isOwed, party };
     return await this.#call(address, port, call, heardOn);
   }
 }

@@ -131,7 +131,8 @@ export class RegistrationProof implements AsyncDisposable {
     const present = registrations.get(deviceId);
     // A proof of the name counts more than the order in which the registrations came.
     const isBeaten = !registration.proven && registrations.proven.has(deviceId);
-    const isFirst = present?.location === before || (registration.proven && !present?.proven);
+    // Those that came before one that has become valid are gone: by its key the later one is the client too.
+    const isFirst = present?.location === before || registration.proven;
     if (!isBeaten && (isFirst || !(await livesElsewhere(deviceId, remote)))) return false;
     events.emit('registration.duplicate', { device: deviceId, peer: remote.address });
     return true;

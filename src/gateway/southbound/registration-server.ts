@@ -103,8 +103,8 @@ export class RegistrationServer implements AsyncDisposable {
       throw new PosternError('forbidden', 'a client with this endpoint name may not register here');
     if (isOther(endpoint)) throw new PosternError('conflict', 'an OMA DM device with this name is attached');
     const proven = isListed && remote.identity !== undefined;
-    // Whoever took the name without a proof does not keep it from the client that proves it.
-    if (!(proven && !registrations.get(endpoint)?.proven) && (await livesElsewhere(endpoint, remote))) {
+    // Whoever proves the name by its key is the client, by whichever of its sockets: nobody keeps the name from it.
+    if (remote.identity === undefined && (await livesElsewhere(endpoint, remote))) {
       events.emit('registration.duplicate', { device: endpoint, peer });
       return refusal(Code.Conflict, 'a client with this name is attached elsewhere');
     }

@@ -4,7 +4,9 @@ import { asPosternError } from '../../base/errors.ts';
 import { type ReadableTable, type Row, readRows } from '../../base/rows.ts';
 import type { Sealer } from '../../base/sealing.ts';
 import {
+  type AssociationName,
   type AssociationStore,
+  nameOf,
   reservedBlock,
   type StoredAssociation,
 } from '../../wire/secure/association-store.ts';
@@ -20,8 +22,11 @@ export interface DtlsAssociationsParts {
   readonly lost: (count: number) => void;
 }
 
+/** Name of a row from before an identity could have several associations. It gets its right name when it is read. */
+const unnamed = '';
+
 /**
- * Durable store of the DTLS associations with devices, one of each identity, sealed. A run of the gateway uses at most `reservedBlock`
+ * Durable store of the DTLS associations with devices, sealed. A run of the gateway uses at most `reservedBlock`
  * sequence numbers after those that a row says, until the row is stored again. So the rows need not be written at a start: each run
  * since then counts for one block. The number of a run is not lower than the clock says, so that a state which was taken back counts
  * more blocks than were used since.
@@ -61,7 +66,7 @@ export class DtlsAssociations implements AssociationStore {
 
   save(associations: readonly StoredAssociation[]): void {
     const put = this.#database.prepare(
-      'INSERT OR REPLACE INTO dtls_association (identity, run, clean, body) VALUES (?, ?, ?, ?)',
+      'INSERT OR REPLACE INTO dtls_association (identity, name, run, clean, body) VALUES (?, ?, ?, ?, ?)',
     );
     this.#database.transaction(() => {
       for (const { state, credential, isClean } of associations) {
@@ -77,24 +82,30 @@ export class DtlsAssociations implements AssociationStore {
         const sealed = this.#parts.sealing.seal(plain, state.identity);
         plain.fill(0);
         keys.fill(0);
-        put.run(state.identity, this.#run, isClean ? 1 : 0, sealed.toString('base64'));
+        put.run(state.identity, nameOf(state), this.#run, isClean ? 1 : 0, sealed.toString('base64'));
       }
     });
   }
 
-  remove(identity: string): void {
-    this.#database.prepare('DELETE FROM dtls_association WHERE identity = ?').run(identity);
+  remove(association: AssociationName): void {
+    this.#delete(association.identity, nameOf(association));
   }
 
   settled(): Promise<void> {
     return this.#database.settled();
   }
 
+  #delete(identity: string, name: string): void {
+    this.#database
+      .prepare('DELETE FROM dtls_association WHERE identity = ? AND name = ?')
+      .run(identity, name);
+  }
+
   /** `sealed` for a row that another key has sealed: its device shakes hands again. */
-  #read({ identity, run, isClean, sealed }: Sealed): StoredAssociation | 'sealed' | undefined {
+  #read({ identity, name, run, isClean, sealed }: Sealed): StoredAssociation | 'sealed' | undefined {
     const opened = this.#parts.sealing.open(Buffer.from(sealed, 'base64'), identity);
     if (!opened) {
-      this.remove(identity);
+      this.#delete(identity, name);
       return 'sealed';
     }
     const { credential, suite, keys, peerCid, sent, ...rest } = JSON.parse(opened.toString());
@@ -108,12 +119,17 @@ export class DtlsAssociations implements AssociationStore {
       peerCid: peerCid === undefined ? undefined : Buffer.from(peerCid, 'base64'),
       sent: sent + reservedBlock * (this.#run - run),
     };
+    if (name === unnamed)
+      this.#database
+        .prepare('UPDATE dtls_association SET name = ? WHERE identity = ? AND name = ?')
+        .run(nameOf(state), identity, unnamed);
     return { state, credential, isClean };
   }
 }
 
 interface Sealed {
   readonly identity: string;
+  readonly name: string;
   readonly run: number;
   readonly isClean: boolean;
   readonly sealed: string;
@@ -121,9 +137,10 @@ interface Sealed {
 
 const table: ReadableTable<Sealed> = {
   table: 'dtls_association',
-  key: ['identity'],
+  key: ['identity', 'name'],
   read: (row: Row) => ({
     identity: row.text('identity'),
+    name: row.text('name'),
     run: row.integer('run'),
     isClean: row.integer('clean', 0, 1) === 1,
     sealed: row.text('body'),

@@ -75,5 +75,13 @@ export const gatewaySchema: Schema = {
        device_id TEXT PRIMARY KEY, mark TEXT NOT NULL UNIQUE, protocol TEXT NOT NULL, joined INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;`,
     'CREATE TABLE proven_client (device_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;',
+    // An identity may have several associations. Those that are there get their names when they are read.
+    `CREATE TABLE dtls_named (
+       identity TEXT NOT NULL, name TEXT NOT NULL, run INTEGER NOT NULL, clean INTEGER NOT NULL, body TEXT NOT NULL,
+       PRIMARY KEY (identity, name)
+     ) STRICT, WITHOUT ROWID;
+     INSERT INTO dtls_named SELECT identity, '', run, clean, body FROM dtls_association;
+     DROP TABLE dtls_association;
+     ALTER TABLE dtls_named RENAME TO dtls_association;`,
   ],
 };

@@ -198,13 +198,22 @@ export class CoapEndpoint {
   async request(address: string, port: number, outgoing: OutgoingRequest): Promise<CoapMessage> {
     const remote = this.#peers.remoteOf(address, port);
     const { party } = outgoing;
-    if (party !== undefined && (this.#protection?.partyAt(remote) ?? remote.identity) !== party)
+    if (party !== undefined && this.#partyAt(remote) !== party)
       throw new PosternError('unavailable', `nothing protects what goes to ${party}`);
     const send = async (message: OutgoingRequest) => {
       if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
       return await this.#requests.send(this.#peers.of(remote), message);
     };
     return await (this.#protection?.request(remote, outgoing, send) ?? send(outgoing));
+  }
+
+  /** Whether what is sent to this address and port is protected, so that this party alone can read it. */
+  protects(address: string, port: number, party: string): boolean {
+    return this.#partyAt(this.#peers.remoteOf(address, port)) === party;
+  }
+
+  #partyAt(remote: Remote): string | undefined {
+    return this.#protection?.partyAt(remote) ?? remote.identity;
   }
 
   /**

@@ -1,5 +1,6 @@
 import { createHmac } from 'node:crypto';
 import type { AssociationState } from './dtls/association.ts';
+import { keyOf } from './dtls/association-table.ts';
 
 /** Sequence numbers that an association may use after what is stored of it, in one run of the process. */
 export const reservedBlock = 1024;
@@ -13,13 +14,23 @@ export interface StoredAssociation {
   readonly isClean: boolean;
 }
 
+/** What tells apart the stored associations. */
+export type AssociationName = Pick<AssociationState, 'identity' | 'ownCid' | 'place'>;
+
+/**
+ * Tells apart the associations of one identity: by the connection ID, or where there is none, by address and port, which do not
+ * change then.
+ */
+export const nameOf = ({ ownCid, place }: Omit<AssociationName, 'identity'>): string =>
+  ownCid === undefined ? keyOf(place) : `${ownCid}`;
+
 /** Where associations outlive the process. */
 export interface AssociationStore {
   /** What was stored. To be called once in a run: it counts the blocks of sequence numbers that earlier runs may have used. */
   load(): readonly StoredAssociation[];
-  /** Stores associations instead of earlier ones of the same identities. Their `keys` are copies, which may be overwritten. */
+  /** Stores associations, or what is new of them. Their `keys` are copies, which may be overwritten. */
   save(associations: readonly StoredAssociation[]): void;
-  remove(identity: string): void;
+  remove(association: AssociationName): void;
   /** Resolves when what was saved survives a power cut. */
   settled(): Promise<void>;
 }

@@ -189,15 +189,14 @@ export class CoapTransport {
   }
 
   /**
-   * Ends what an identity has, as `revoke`, after the next datagram to it, or after `farewell` milliseconds: it waits for the
-   * answer to what it asked.
+   * Ends what an identity has, as `revoke`. The association that was heard last ends after the next datagram to it, or after
+   * `farewell` milliseconds: it waits for the answer to what it asked.
    */
   retire(identity: string): void {
-    const key = [...this.#byKey].find(([, association]) => association.identity === identity)?.[0];
-    if (key === undefined) {
-      this.revoke(identity);
-      return;
-    }
+    const last = this.#dtls.of(identity).at(-1);
+    const key = remoteOf(last)?.key;
+    this.#dtls.revoke(identity, last);
+    if (key === undefined) return;
     const end = guarded(this.#parts.events, 'coap-datagram', () => {
       this.#retiring.get(key)?.timer.cancel();
       this.#retiring.delete(key);
@@ -341,7 +340,7 @@ export class CoapTransport {
     const isValid =
       proof === undefined ? credential === this.#credentialOf(identity) : this.#isTrusted(identity, proof);
     if (!isValid) {
-      this.#parts.store.remove(identity);
+      this.#parts.store.remove(state);
       return undefined;
     }
     const association = Association.restore(state, sent + reservedBlock, !isClean);
@@ -409,7 +408,7 @@ export class CoapTransport {
     this.#unstored.delete(association);
     this.#toProbe.delete(association);
     try {
-      if (!isClient) store.remove(identity);
+      if (!isClient) store.remove(association);
     } catch (thrown) {
       failed(events, 'state', thrown);
     }

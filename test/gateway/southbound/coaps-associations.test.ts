@@ -53,6 +53,8 @@ class Rig {
   wrap = (store: AssociationStore): AssociationStore => store;
   transport!: CoapTransport;
   endpoint!: CoapEndpoint;
+  /** Called when the gateway handles a request. */
+  whenHandled = () => {};
   /** Numbers of requests that the gateway handled. */
   readonly handled: string[] = [];
   /** All that was sent: by the gateway with the place that it was sent to, and by the device. */
@@ -66,6 +68,8 @@ class Rig {
   readonly device: DtlsEndpoint;
   readonly client: CoapEndpoint;
   #queue: (() => void)[] = [];
+  /** Further sockets of the device, by port. */
+  readonly #further = new Map<number, DtlsEndpoint>();
   #runs = 0;
 
   constructor() {
@@ -131,6 +135,7 @@ class Rig {
       handler: ({ payload, remote }) => {
         const asked = Buffer.from(payload).toString();
         this.handled.push(asked);
+        this.whenHandled();
         if (asked.startsWith('large')) return reply(Code.Content, { payload: 'x'.repeat(1000) });
         return reply(Code.Content, { payload: `${remote.identity} at ${remote.address}` });
       },
@@ -146,7 +151,8 @@ class Rig {
         const to = { address, port };
         this.sent.push({ to, bytes });
         const isHere = address === this.place.address && port === this.place.port;
-        if (isHere) this.#queue.push(() => this.device.receive(bytes, gatewayAt));
+        const socket = isHere ? this.device : this.#further.get(port);
+        this.#queue.push(() => socket?.receive(bytes, gatewayAt));
       },
     });
   }
@@ -172,6 +178,38 @@ class Rig {
     await done;
     // It is stored now.
     this.clock.advance(5000);
+  }
+
+  /** Opens an association by a further socket of the device, at this port. `asks` sends a request and returns whether it was handled. */
+  async further(port: number) {
+    const at = { address: this.place.address, port };
+    const socket: DtlsEndpoint = new DtlsEndpoint({
+      clock: this.clock,
+      entropy: systemEntropy,
+      send: (bytes) => this.#queue.push(() => this.deliver(bytes, at)),
+      // Pings get their Resets.
+      received: (held, [type, code, ...id]) => {
+        if (type === 0x40 && code === 0) socket.send(held, Buffer.from([0x70, 0, ...id]));
+      },
+    });
+    this.#further.set(port, socket);
+    const done = socket.connect(gatewayAt, { identity: 'device', key });
+    await this.settle();
+    const { association } = await done;
+    this.clock.advance(5000);
+    let asked = 0;
+    const asks = async (): Promise<boolean> => {
+      const text = `${port} ${asked++}`;
+      const head = Buffer.from([0x50, 2, asked, 0, 0xff]);
+      try {
+        socket.send(association, Buffer.concat([head, Buffer.from(text)]));
+      } catch {
+        return false;
+      }
+      await this.settle();
+      return this.handled.includes(text);
+    };
+    return { socket, at, asks };
   }
 
   /** Sends a request, and returns its answer; undefined when none came within `seconds`. */
@@ -653,6 +691,93 @@ test('5,000 devices keep their associations over a power cut, each with numbers 
   transport.restore(() => 0);
   assert.equal(transport.footprint.associations, 5000);
   assert.ok(all.every(({ state: { place } }) => transport.reaches(place.address, place.port)));
+});
+
+describe('a device with several sockets', () => {
+  const associations = (rig: Rig) => rig.transport.footprint.associations;
+
+  test('has an association for each, also after a stop and after a power cut', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    const { asks } = await rig.further(40_001);
+    for (const isStopped of [true, false, true]) {
+      assert.ok(await asks());
+      assert.equal(await rig.ask('first', 10), 'device at 192.0.2.2');
+      if (isStopped) rig.transport.stop();
+      rig.start();
+      assert.equal(associations(rig), 2);
+      // After a power cut the answer to a ping has to come first.
+      assert.equal(await asks(), isStopped);
+      assert.equal(await rig.ask('first', 10), 'device at 192.0.2.2');
+    }
+    assert.equal(rig.events.count('dtls.opened'), 2);
+    assertUnique(rig.numbers);
+  });
+
+  test('loses all with its key, at once and after a restart', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    const { asks } = await rig.further(40_001);
+    rig.transport.revoke('device');
+    await rig.settle();
+    assert.equal(associations(rig), 0);
+    assert.deepEqual([await asks(), await rig.ask('late')], [false, undefined]);
+    rig.start();
+    assert.equal(associations(rig), 0);
+    assert.deepEqual(rig.handled, []);
+  });
+
+  test('that says goodbye loses the others at once, and the one that it was heard on after its answer', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    const others = [await rig.further(40_001), await rig.further(40_002)];
+    for (const { asks } of others) assert.ok(await asks());
+    let left: number | undefined;
+    rig.whenHandled = () => {
+      rig.transport.retire('device');
+      left ??= associations(rig);
+    };
+    assert.equal(await rig.ask('goodbye'), 'device at 192.0.2.2');
+    assert.deepEqual([left, associations(rig)], [1, 0]);
+    for (const { asks } of others) assert.equal(await asks(), false);
+  });
+
+  test('has at most four: the one that was silent for longest is told that it ends', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    const others = [];
+    for (const port of [40_001, 40_002, 40_003]) others.push(await rig.further(port));
+    assert.equal(await rig.ask('heard'), 'device at 192.0.2.2');
+    const last = await rig.further(40_004);
+    await rig.settle();
+    assert.equal(associations(rig), 4);
+    assert.equal(others[0]!.socket.at(gatewayAt.address, gatewayAt.port), undefined);
+    for (const { asks } of [...others.slice(1), last]) assert.ok(await asks());
+    assert.equal(await rig.ask('heard again'), 'device at 192.0.2.2');
+  });
+
+  test('has one at each address and port, as one that has lost its memory', async () => {
+    const rig = new Rig();
+    await rig.connect();
+    for (let count = 0; count < 5; count++) await rig.further(40_001);
+    assert.equal(associations(rig), 2);
+    rig.start();
+    assert.equal(associations(rig), 2);
+  });
+});
+
+test('an association that was stored before an identity could have several goes on, and has one row', async () => {
+  const rig = new Rig();
+  await rig.connect();
+  for (let count = 0; count < 600; count++) await rig.ask(`${count}`);
+  rig.database.prepare("UPDATE dtls_association SET name = ''").run();
+  for (let run = 0; run < 3; run++) {
+    rig.start();
+    for (let count = 0; count < 600; count++) await rig.ask(`${run} ${count}`, 10);
+    assert.equal(rig.database.prepare('SELECT count(*) AS n FROM dtls_association').get()?.n, 1);
+  }
+  assert.equal(rig.events.count('dtls.opened'), 1);
+  assertUnique(rig.numbers);
 });
 
 describe('the key that seals the associations', () => {

@@ -172,6 +172,36 @@ test('a configuration that is read again adds contexts, and ends those that are 
   await database.close();
 });
 
+test('a configuration that is read again may give the IDs of one device to another one', async () => {
+  const database = openDatabase(':memory:', gatewaySchema);
+  const { contexts } = run(database, { a: context(1), b: context(2), c: context(3) });
+  for (const next of [
+    { a: context(2), b: context(1), c: context(3) },
+    { a: context(3), b: context(2), c: context(1) },
+  ]) {
+    contexts.demandTogether(asConfigured(next));
+    contexts.configure(asConfigured(next));
+    assert.deepEqual(
+      ['a', 'b', 'c'].map((each) => contexts.has(each)),
+      [true, true, true],
+    );
+  }
+  await database.close();
+});
+
+test('a configuration with the ID of an issued context is refused before anything changes', async () => {
+  const database = openDatabase(':memory:', gatewaySchema);
+  const { contexts, keys } = run(database, { a: context(1) });
+  keys.add('device', keyOf(2));
+  const taken = { ...context(9), recipientId: issuedContext(name(2), keys.at(name(2))!.key).recipientId };
+  assert.throws(
+    () => contexts.demandTogether(asConfigured({ b: taken })),
+    /oscore\.device: b: oscore:sender2 has/,
+  );
+  assert.deepEqual([contexts.has('a'), contexts.has(name(2))], [true, true]);
+  await database.close();
+});
+
 describe('stored sequence numbers', () => {
   const taken = async (senders: StoredSenders, now: Pick<HandClock, 'wall'> = clock) => {
     const contexts = new OscoreContexts({ clock: now, events: new EventRecorder(), store: senders });

@@ -529,6 +529,28 @@ test('a refused registration gets the code of its reason', async () => {
   assert.equal(registrations.get('c'), undefined);
 });
 
+test('a client that proves its name by its key has it, also while its former socket still answers', async () => {
+  const { register, settle, elsewhere, registrations, attached } = rig(described);
+  const by = (port: number) => register('twin', { identity: 'twin', port });
+  assert.equal((await by(1)).code, '2.01');
+  await settle();
+  assert.equal(registrations.get('twin')?.port, 1);
+  elsewhere.add('twin');
+  for (const port of [2, 3]) {
+    assert.equal((await by(port)).code, '2.01');
+    await settle();
+    assert.equal(registrations.get('twin')?.port, port);
+  }
+  // Two at once: the later one counts.
+  await Promise.all([by(4), by(5)]);
+  await settle();
+  assert.deepEqual(
+    [registrations.get('twin')?.port, attached.get('twin')?.address],
+    [5, 'coap://192.0.2.7:5'],
+  );
+  assert.equal((await register('twin', { port: 6 })).code, '4.09', 'without the key');
+});
+
 test('each refusal is told once, with its reason', async () => {
   const { ask, register, elsewhere, events, settle, registrations } = rig(described);
   const { location } = await register('a');

@@ -2,13 +2,13 @@ import type { Clock } from '../../../base/clock.ts';
 import type { Entropy } from '../../../base/entropy.ts';
 import type { HalfOpenLimits } from './acceptor.ts';
 import type { Association, Place } from './association.ts';
+import type { AssociationLimits } from './association-table.ts';
 import type { Certificates } from './certificates.ts';
 import type { Handshake } from './handshake.ts';
 import type { Suite } from './suites.ts';
 
 /** Bounds of one endpoint. */
-export interface DtlsLimits {
-  readonly associations: number;
+export interface DtlsLimits extends AssociationLimits {
   /** Sessions that clients may resume. */
   readonly sessions: number;
   readonly halfOpen: HalfOpenLimits;
@@ -20,6 +20,7 @@ export interface DtlsLimits {
 
 export const dtlsDefaults: DtlsLimits = {
   associations: 10_000,
+  perIdentity: 4,
   sessions: 10_000,
   halfOpen: { entries: 1024, perAddress: 64, perPrefix: 512 },
   outgoing: 256,

@@ -44,9 +44,8 @@ export class DtlsServer {
     this.#wheel = new TimerWheel(clock);
     this.#sessions = new Sessions(limits.sessions);
     this.#lingering = new BoundedMap(limits.lingering);
-    this.#associations = new AssociationTable(limits.associations, (association, reason, isReachable) => {
-      if (isReachable)
-        this.#sendRecord(association, ContentType.Alert, alertBytes(Alert.CloseNotify, warning));
+    this.#associations = new AssociationTable(limits, (association, reason, isReachable) => {
+      if (isReachable) this.#warn(association, Alert.CloseNotify);
       this.#ended(association, reason);
     });
     const { entropy, send } = parts;
@@ -130,17 +129,26 @@ export class DtlsServer {
   /** Ends an association, and tells the peer so (RFC 5246 section 7.2.1). */
   close(association: Association): void {
     if (!this.#associations.has(association)) return;
-    this.#sendRecord(association, ContentType.Alert, alertBytes(Alert.CloseNotify, warning));
+    this.#warn(association, Alert.CloseNotify);
     this.#forget(association);
   }
 
-  /** Ends what an identity has: its association, and the session that it could resume. */
-  revoke(identity: string): void {
+  /** The associations of peers that proved this identity, the one heard last at the end. */
+  of(identity: string): readonly Association[] {
+    return this.#associations.of(identity);
+  }
+
+  /**
+   * Ends what an identity has: its associations, and the session that it could resume.
+   * @param spared an association that does not end yet
+   */
+  revoke(identity: string, spared?: Association): void {
     this.#sessions.forget(identity);
-    const association = this.#associations.of(identity);
-    if (!association) return;
-    this.#sendRecord(association, ContentType.Alert, alertBytes(Alert.CloseNotify, warning));
-    this.#ended(association, 'what it was opened with is no longer valid');
+    for (const association of this.of(identity)) {
+      if (association === spared) continue;
+      this.#warn(association, Alert.CloseNotify);
+      this.#ended(association, 'what it was opened with is no longer valid');
+    }
   }
 
   /** Drops all state without a word. */
@@ -197,14 +205,15 @@ export class DtlsServer {
 
   /** The peer lacks the last flight, or wants to renegotiate, which is refused (RFC 5246 section 7.2.2). */
   #answerHandshake(association: Association, type: number | undefined): void {
-    if (type === MessageType.Finished) this.#lingering.get(association)?.();
-    else if (type === MessageType.ClientHello || type === MessageType.HelloRequest)
-      this.#sendRecord(association, ContentType.Alert, alertBytes(Alert.NoRenegotiation, warning));
+    if (type === MessageType.Finished) {
+      if (association.left > 0) this.#lingering.get(association)?.();
+    } else if (type === MessageType.ClientHello || type === MessageType.HelloRequest)
+      this.#warn(association, Alert.NoRenegotiation);
   }
 
   #takeAlert(association: Association, [level, description]: Buffer): void {
     if (description === Alert.CloseNotify) {
-      this.#sendRecord(association, ContentType.Alert, alertBytes(Alert.CloseNotify, warning));
+      this.#warn(association, Alert.CloseNotify);
       this.#ended(association, 'the peer closed it');
     } else if (level === fatal) {
       // A session with a fatal alert is not resumed (RFC 5246 section 7.2.2).
@@ -227,6 +236,12 @@ export class DtlsServer {
     this.#associations.delete(association);
     this.#lingering.delete(association);
     association.destroy();
+  }
+
+  /** Sends an alert. Without a sequence number for it none is sent: whatever ends, ends all the same. */
+  #warn(association: Association, description: number): void {
+    if (association.left > 0)
+      this.#sendRecord(association, ContentType.Alert, alertBytes(description, warning));
   }
 
   #sendRecord(association: Association, type: number, content: Buffer, isProbe = false): void {

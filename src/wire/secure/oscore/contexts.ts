@@ -49,6 +49,11 @@ export class OscoreContext {
   readonly parameters: OscoreParameters;
   readonly freshness = new Freshness();
   readonly sequence: SenderSequence;
+  /**
+   * The first sequence number that may be used. A context that was taken away and comes back begins higher if it has used any: what
+   * it was before is told apart by this.
+   */
+  readonly start: number;
   /** Where the peer sent its last request from. */
   place: ContextPlace | undefined;
   /** The highest end of a reservation that was ever stored, whether it is durable yet or not. */
@@ -59,7 +64,6 @@ export class OscoreContext {
   mayAnswer = true;
   #keys: OscoreKeys | undefined;
 
-  /** @param start the first sequence number that may be used */
   constructor(
     name: string,
     owner: ContextOwner,
@@ -70,6 +74,7 @@ export class OscoreContext {
     this.name = name;
     this.owner = owner;
     this.parameters = parameters;
+    this.start = start;
     this.promised = start;
     this.sequence = new SenderSequence(start, async (end) => {
       this.promised = end;
@@ -117,15 +122,18 @@ export class OscoreContexts {
     return this.#byName.get(name);
   }
 
-  /** Why a context cannot be added. Undefined when it can. */
-  conflict(name: string, parameters: OscoreParameters): string | undefined {
+  /**
+   * Why a context cannot be added. Undefined when it can.
+   * @param isLeaving whether the context of this name will be taken away before
+   */
+  conflict(name: string, parameters: OscoreParameters, isLeaving = (_: string) => false): string | undefined {
     const { senderId, recipientId, idContext } = parameters;
     // Both would use the same nonces with the same key.
     if (isSameId(senderId, recipientId)) return 'its sender ID is its recipient ID';
     const others = this.#byKid.get(keyOf(recipientId)) ?? [];
     const twin = this.#byMark.get(markOf(parameters));
     const other = [twin, ...others.filter((each) => isSameId(each.parameters.idContext, idContext))].find(
-      (each) => each && each.name !== name,
+      (each) => each && each.name !== name && !isLeaving(each.name),
     );
     return (
       other && `${other.name} has the same secret and sender ID, or the same recipient ID and ID context`

@@ -115,7 +115,8 @@ export class Oscore implements Protection {
     const { options } = opened.content;
     const echo = optionValue(options, Option.Echo);
     const { address, port, key } = remote;
-    const challenged = { address, port, key: `${key} ${name}` };
+    // A context that comes back knows nothing of the requests before: their Echo values must not count.
+    const challenged = { address, port, key: `${key} ${name} ${context.start}` };
     const isFirst = !freshness.isKnown;
     if (!freshness.accept(sequence, echo !== undefined && this.#guard.isFresh(echo, challenged))) {
       const fields = { options: [opaque(Option.Echo, this.#guard.issue(challenged))] };

@@ -6,6 +6,7 @@ import { AssociationTable } from '../../../../src/wire/secure/dtls/association-t
 import { isAead, keyBytes, pskSuites, saltBytes } from '../../../../src/wire/secure/dtls/suites.ts';
 
 const limit = 30;
+const perIdentity = 3;
 /** How peers may prove themselves: nothing for a pre-shared key. */
 const proofs = {
   psk: () => undefined,
@@ -17,25 +18,26 @@ type Group = keyof typeof proofs;
 
 class Rig {
   readonly removed: string[] = [];
+  readonly reasons = new Set<string>();
   readonly #groups = new Map<Association, Group>();
-  readonly table = new AssociationTable(limit, (association, reason) => {
-    assert.equal(reason, 'there are too many');
+  readonly table = new AssociationTable({ associations: limit, perIdentity }, (association, reason) => {
+    this.reasons.add(reason);
     this.removed.push(association.identity);
     this.#groups.delete(association);
   });
   #made = 0;
+  #cid = 0;
 
-  /** A new peer at an address of its own. */
-  add(group: Group): Association {
-    const at = this.#made++;
+  /** A new association at an address of its own; with a peer of its own by default. */
+  add(group: Group, identity?: string, at = this.#made++): Association {
     const association = new Association(
       {
         suite: pskSuites[0]!,
-        identity: `${group}-${at}`,
+        identity: identity ?? `${group}-${at}`,
         proof: proofs[group](at),
         isClient: false,
         keys: Buffer.alloc(40),
-        ownCid: at,
+        ownCid: this.#cid++,
         peerCid: undefined,
         peerLimit: 2 ** 14,
       },
@@ -87,6 +89,7 @@ describe('the bound of associations', () => {
     for (let count = 0; count < 1000; count++) rig.add('one');
     assert.ok(silent.every((each) => rig.table.has(each)));
     assert.deepEqual([rig.table.size, rig.count('one')], [limit, 20]);
+    assert.deepEqual([...rig.reasons], ['there are too many']);
   });
 
   test('a full table makes room for another group, up to the same share', () => {
@@ -128,5 +131,51 @@ describe('the bound of associations', () => {
       assert.deepEqual(new Set(rig.table.values()), new Set(rig.present));
       assert.ok(rig.table.size <= limit);
     }
+  });
+});
+
+describe('a peer with several sockets', () => {
+  test('has an association for each, up to the bound; the one that was silent for longest gives way', () => {
+    const rig = new Rig();
+    const [first, second, third] = Array.from({ length: perIdentity }, () => rig.add('psk', 'pump'));
+    assert.deepEqual(rig.table.of('pump'), [first, second, third]);
+    rig.table.touch(first!);
+    const fourth = rig.add('psk', 'pump');
+    assert.deepEqual(rig.table.of('pump'), [third, first, fourth]);
+    assert.deepEqual([rig.table.has(second!), rig.table.size, rig.removed], [false, perIdentity, ['pump']]);
+    for (const each of [third, fourth]) rig.table.delete(each!);
+    assert.deepEqual(rig.table.of('pump'), [first]);
+    rig.table.delete(first!);
+    assert.deepEqual([rig.table.of('pump'), rig.table.size], [[], 0]);
+  });
+
+  test('has one at each address and port: a new one there replaces it', () => {
+    const rig = new Rig();
+    const former = rig.add('psk', 'pump', 7);
+    const other = rig.add('psk', 'pump', 8);
+    const next = rig.add('psk', 'pump', 7);
+    assert.deepEqual([rig.table.of('pump'), rig.table.has(former)], [[other, next], false]);
+    assert.deepEqual([...rig.reasons], ['it is replaced by a new one']);
+    assert.equal(rig.table.at('192.0.2.1|7'), next);
+  });
+
+  test('takes no place of another peer', () => {
+    const rig = new Rig();
+    const silent = Array.from({ length: limit - 1 }, () => rig.add('psk'));
+    for (let count = 0; count < 5; count++) rig.add('psk', 'pump');
+    assert.ok(silent.every((each) => rig.table.has(each)));
+    assert.equal(rig.table.of('pump').length, 1);
+  });
+
+  test('keeps the one that was heard last when a full table needs room', () => {
+    const rig = new Rig();
+    const silent = Array.from({ length: limit - perIdentity }, () => rig.add('psk'));
+    const [heard, ...others] = Array.from({ length: perIdentity }, () => rig.add('psk', 'pump'));
+    rig.table.touch(heard!);
+    for (const _ of others) rig.add('raw');
+    assert.deepEqual(rig.table.of('pump'), [heard]);
+    assert.ok(silent.every((each) => rig.table.has(each)));
+    rig.add('raw');
+    assert.equal(rig.table.has(silent[0]!), false);
   });
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { systemEntropy } from '../../../../src/base/entropy.ts';
 import { ContentType, plainRecord } from '../../../../src/wire/secure/dtls/record.ts';
 import { pskSuites } from '../../../../src/wire/secure/dtls/suites.ts';
 import { clientAt, isOpen, key, Pair, type PairOptions, type Passing, serverAt } from './pair.ts';
@@ -272,5 +273,41 @@ describe('bounds', () => {
     const pair = new Pair({ server: { server: { keyOf: () => key, admits: () => false } } });
     assert.ok(!isOpen(await pair.connect()));
     assert.equal(pair.sent.filter(({ from }) => from === 'server').length, 1, 'the cookie alone');
+  });
+});
+
+describe('an association without a sequence number that it may use, as on a full disk', () => {
+  const exhausted = async (options: PairOptions = {}): Promise<Pair> => {
+    const pair = await opened(options);
+    pair.atServerSide!.reserved = pair.atServerSide!.used;
+    return pair;
+  };
+
+  test('ends when its key does, at once', async () => {
+    const pair = await exhausted();
+    pair.server.revoke('device');
+    assert.deepEqual(pair.told.slice(1), ['closed device: what it was opened with is no longer valid']);
+    assert.equal(pair.server.footprint.associations, 0);
+    pair.atServer.length = 0;
+    assert.equal(pair.talk('after the end'), false);
+    assert.deepEqual(pair.atServer, []);
+  });
+
+  test('ends by a close_notify of its peer, and makes no datagram throw', async () => {
+    const pair = await exhausted();
+    pair.client.close(pair.client.at(serverAt.address, serverAt.port)!);
+    pair.settle();
+    assert.equal(pair.server.footprint.associations, 0);
+  });
+
+  test('gives way to a new one, and its peer may ask for what it likes', async () => {
+    const keys = { device: key, other: key };
+    const pair = await exhausted({ keys, server: { limits: { associations: 1 } } });
+    const hello = Buffer.from('0100000000020000000000000000', 'hex');
+    pair.inject('client', pair.client.at(serverAt.address, serverAt.port)!.seal(22, hello, systemEntropy));
+    pair.place = { ...clientAt, port: 40_001 };
+    assert.ok(isOpen(await pair.connect({ identity: 'other' })));
+    assert.ok(pair.talk('goes on'));
+    assert.equal(pair.server.footprint.associations, 1);
   });
 });

@@ -817,6 +817,27 @@ describe('contexts', () => {
   });
 });
 
+test('a context that was taken away and comes back takes no request again, nor the Echo of the request', async () => {
+  const { wire, gateway, device } = pair();
+  const heard: string[] = [];
+  gateway.handler = ({ payload }) => {
+    heard.push(textOf(payload));
+    return reply(Code.Content);
+  };
+  gateway.start();
+  await ask(device, gateway, 'with an Echo');
+  const old = wire.sent.findLast(({ from }) => from === device)!.bytes;
+  const { name, parameters } = gateway.contexts.get('device')!;
+  gateway.contexts.remove(name);
+  gateway.contexts.add(name, parameters);
+  // Another message ID, as the message layer is not protected.
+  old.writeUInt16BE(old.readUInt16BE(2) ^ 0x5555, 2);
+  gateway.endpoint.receive(old, device.address, 5683);
+  await wire.settle();
+  assert.deepEqual(heard, ['with an Echo']);
+  assert.equal(await ask(device, gateway, 'later'), '2.05 ');
+});
+
 test('what a multicast brings is not opened', async () => {
   const { wire, gateway, device } = pair();
   const header = writeHeader({ piv: pivOf(1), kid: Buffer.of(1) });
