@@ -96,6 +96,7 @@ export class ServerSessions {
       tree: this.#parts.tree,
       entropy: this.#parts.entropy,
       sessionId,
+      mediaType,
       notified: notifiedId !== undefined,
       alerts,
       executed: (command, uri, status) =>

@@ -50,9 +50,11 @@ export type SaveNonces = (nonces: {
   readonly told?: Uint8Array;
 }) => void;
 
-/** The octets of a received message and its header `x-syncml-hmac`: what a MAC is checked against. */
+/** A received message as it came: its octets and its header `x-syncml-hmac`, which a MAC is checked against. */
 export interface Seal {
   readonly body: Uint8Array;
+  /** Coding of the octets. The answer has the same. */
+  readonly mediaType?: string;
   readonly hmac?: string | undefined;
 }
 

@@ -32,6 +32,11 @@ export interface SessionParts {
   readonly asksEach?: boolean;
   /** Protocol version of the first message, DM/1.2 when absent. A server answers in the version of the client. */
   readonly version?: ProtocolVersion;
+  /**
+   * Coding of the first message, XML when absent, whose messages are the largest. A server answers in the coding of the message
+   * (`Seal.mediaType`).
+   */
+  readonly mediaType?: string;
   /** Largest message in either direction, in bytes, where the way to the other side takes less than this engine. */
   readonly maxMsgSize?: number;
   /** Most bytes that the session may hold (`Session.weight`): `weightBound` when absent. */

@@ -184,6 +184,7 @@ export class DmClient implements AsyncDisposable {
       tree,
       entropy,
       sessionId,
+      mediaType: this.#parts.mediaType,
       maxMsgSize,
       notified,
       alerts,

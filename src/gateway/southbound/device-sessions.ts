@@ -212,7 +212,7 @@ export class DeviceSessions {
     const credential = isOwnName ? undefined : this.#parts.credentials.get(deviceId);
     const host = from?.address ?? new URL(address).hostname.replace(/^\[|\]$/g, '');
     const lock = this.#guard.lockOf(deviceId, { address: host });
-    const seal = { body, hmac };
+    const seal = { body, mediaType, hmac };
     const arrival = { key: `${way} ${deviceId} ${sessionId}`, associations, message, seal };
     let measure: GatewayCredential | undefined;
     const found = this.#table.find(arrival, () => {
