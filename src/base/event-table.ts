@@ -87,6 +87,7 @@ export const eventTable = {
   'config.refused': warn<'reason'>(),
   'config.reloaded': info<never, never, { keys: string }>(),
   'config.restart-needed': warn<never, never, { keys: string }>(),
+  'config.weak-secret': warn<'device' | 'reason'>(),
 
   // What becomes of a device: at the gateway, at the head-end, and as the reference device tells it.
   'device.account-dropped': warn<'device' | 'server'>(),

@@ -97,6 +97,8 @@ export class ServerSessions {
       entropy: this.#parts.entropy,
       sessionId,
       mediaType,
+      // A gateway that forwards a package could read what is in it.
+      isPeerVerified: !tunnelled && account.transport !== undefined,
       notified: notifiedId !== undefined,
       alerts,
       executed: (command, uri, status) =>

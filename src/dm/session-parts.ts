@@ -30,6 +30,11 @@ export interface SessionParts {
    * other. A message without a proof counts as before: its transport has to know where it belongs.
    */
   readonly asksEach?: boolean;
+  /**
+   * The transport has verified that the other side is the one of the account, and encrypts: TLS with its certificate, or a key of the
+   * account. So a password may go to it (`basic`) before it has proved itself.
+   */
+  readonly isPeerVerified?: boolean;
   /** Protocol version of the first message, DM/1.2 when absent. A server answers in the version of the client. */
   readonly version?: ProtocolVersion;
   /**

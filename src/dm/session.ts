@@ -59,8 +59,7 @@ export abstract class Session {
       begins,
     );
     if (mediaType !== undefined) this.#messages.speak(mediaType);
-    const { account, saveNonces, entropy, challenge, asksEach } = parts;
-    this.#authentication = new SessionAuthentication(account, saveNonces, entropy, challenge, asksEach);
+    this.#authentication = new SessionAuthentication(parts);
   }
 
   /** Undefined while the session goes on. */
@@ -229,12 +228,19 @@ export abstract class Session {
     }
     const refused = verdict !== undefined && !this.#authentication.heed(verdict);
     if (refused && (!isChallenge(verdict) || this.#authentication.exhausted)) {
-      const what = isChallenge(verdict) ? 'did not accept the credential' : 'refused the message';
+      const what = !isChallenge(verdict)
+        ? 'refused the message'
+        : this.#authentication.withholdsPassword
+          ? 'has not proved itself, and gets no password (basic) without TLS'
+          : 'did not accept the credential';
       this.end(verdict.data, `the other side ${what}`);
       return this.#lastWords([]);
     }
-    // A side that asks for another credential need not prove itself yet. The last commands are sent again (section 9).
-    if (refused && !this.#authentication.peerProved) return this.#message([], this.#messages.lastBatch);
+    // A side that asks for another credential need not prove itself yet. The last commands are sent again (section 9). A password
+    // goes only to one that does.
+    const awaitsProof = this.#authentication.withholdsPassword && this.recognises(message, seal);
+    if (refused && !this.#authentication.peerProved && !awaitsProof)
+      return this.#message([], this.#messages.lastBatch);
     const judged = this.#authentication.judge(head, seal);
     const answered = [this.#verdict(head, judged)];
     if (!this.#authentication.peerProved) {

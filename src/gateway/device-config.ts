@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import {
+  anySecret,
   authSchemes,
   described,
   distinct,
@@ -16,8 +17,6 @@ import { deviceId } from '../wire/device-id.ts';
 import { deviceSecurity, isKey } from '../wire/secure/oscore/config.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
-/** A stock client may have a short secret. */
-const anySecret = text;
 /** What protects a device that is bootstrapped. */
 const security = described(
   deviceSecurity,
@@ -49,9 +48,16 @@ export const httpSection = described(
                 v.strictObject({
                   id: described(deviceId, 'DevId of the End Device, as its packages name it'),
                   'client-name': described(v.optional(text), 'User name of the device; by default its DevId'),
-                  'client-secret': described(anySecret, 'Password of the device'),
+                  'client-secret': described(
+                    anySecret,
+                    'Password of the device. One of less than 8 characters is taken, with a warning',
+                  ),
                   'client-auth': authSchemes(
                     'Schemes that the device may use: `basic`, `md5`, `mac`. The gateway challenges with the first',
+                  ),
+                  'server-name': described(
+                    v.optional(text),
+                    'User name of the gateway towards this device (AAuthName of the credential SRVCRED); by default the ServerID',
                   ),
                   'server-secret': described(anySecret, 'Password of the gateway towards this device'),
                   'server-auth': authSchemes('Schemes that the gateway may use'),

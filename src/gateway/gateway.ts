@@ -164,7 +164,7 @@ export class Gateway implements AsyncDisposable {
       demandAllowed(config);
       const apply = live.prepare(config);
       transaction(state.database, () => {
-        knowManualDevices(config, state.credentials);
+        knowManualDevices(config, state.credentials, this.events);
         forgetUnlisted(config, state, this.events);
         knowServer(state.accounts, config);
       });

@@ -15,6 +15,8 @@ export interface StockClientOptions {
   readonly user: string;
   readonly password: string;
   readonly serverPassword: string;
+  /** Name in the proofs of the server (AAuthName); its ServerID when absent. */
+  readonly serverName?: string;
   readonly auth: 'basic' | 'md5';
   /** Media type of the packages: WBXML if it contains `wbxml`, else XML. */
   readonly mediaType: string;
@@ -94,7 +96,7 @@ export class StockClient implements AsyncDisposable {
    */
   async session(sessionId = '5', report = '', disturbance: Disturbance = {}): Promise<number> {
     const { messages = 20, between } = disturbance;
-    const { user, password, auth, deviceId, serverId, serverPassword } = this.#options;
+    const { user, password, auth, deviceId, serverId, serverPassword, serverName = serverId } = this.#options;
     let authenticated = false;
     let serverProved = false;
     /** Where the next message goes: RespURI, as the representation protocol wants it. */
@@ -135,8 +137,8 @@ export class StockClient implements AsyncDisposable {
       authenticated = code === '212';
       const shown = /<SyncHdr>.*<Cred>.*?<Data>([^<]*)<\/Data>.*<\/SyncHdr>/s.exec(text)?.[1];
       serverProved ||=
-        shown === digest(serverId, serverPassword, this.#serverNonce) ||
-        shown === b64(`${serverId}:${serverPassword}`);
+        shown === digest(serverName, serverPassword, this.#serverNonce) ||
+        shown === b64(`${serverName}:${serverPassword}`);
       const commands = [...text.matchAll(/<(Get|Replace|Exec|Add|Delete)>(.*?)<\/\1>/gs)];
       if (serverProved && commands.length === 0) return 200;
       let id = 1;

@@ -51,8 +51,8 @@ export interface DeviceSessionsParts {
   /** Whether a device may be a DM Gateway with devices of its own (GwMO 1.1). */
   readonly mayBeGateway: (deviceId: string) => boolean;
   readonly vocabulary: Vocabulary;
-  /** Authentication schemes for a device whose account was configured by hand. Default: md5 both ways. */
-  readonly schemesOf?: (deviceId: string) => DeviceSchemes | undefined;
+  /** How a device whose account was configured by hand and the gateway prove themselves. Default: md5 both ways. */
+  readonly proofsOf?: (deviceId: string) => DeviceProofs | undefined;
   /** Operations to perform in the session after the device was attached. */
   readonly work?: (deviceId: string) => Work;
   /** Those operations of `work` that may begin before a device has answered that was attached before. */
@@ -61,10 +61,12 @@ export interface DeviceSessionsParts {
   readonly proved: (deviceId: string, from: PeerAddress | undefined) => void;
 }
 
-/** Authentication schemes: of the device (`client`) and of the gateway (`server`). */
-export interface DeviceSchemes {
+/** Authentication schemes of the device (`client`) and of the gateway (`server`), and what the gateway calls itself. */
+export interface DeviceProofs {
   readonly client: readonly Scheme[];
   readonly server: readonly Scheme[];
+  /** Name in the gateway's proofs; its ServerID when absent. */
+  readonly serverName: string | undefined;
 }
 
 /** Whose session it is, and where it began. */
@@ -326,11 +328,11 @@ export class DeviceSessions {
     { sessionId, msgId }: SyncHdr,
     isLocked: boolean,
   ): BegunSession<Owner> {
-    const { credentials, entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
+    const { credentials, entropy, events, proofsOf, alerted, vocabulary } = this.#parts;
     const { deviceId } = credential;
     const nonces = new SessionNonces(credentials, credential);
     const { serverId = this.#parts.gatewayId, way, address, uriFor } = arrived;
-    const schemes = schemesOf?.(deviceId);
+    const proofs = proofsOf?.(deviceId);
     const name = `${way} ${deviceId} ${sessionId}`;
     const challenge = this.#challenges.of(name, credential.clientNonce, !isLocked && msgId > 1);
     const random = uriFor && Buffer.from(entropy.bytes(uriBytes)).toString('base64url');
@@ -338,7 +340,7 @@ export class DeviceSessions {
       name: credential.clientName,
       secret: credential.clientSecret,
       nonce: credential.clientNonce,
-      ...(schemes && { schemes: schemes.client }),
+      ...(proofs && { schemes: proofs.client }),
     };
     let leaving = false;
     /** Whether a Device Detach Alert is about the sender. A child gateway sends them about its devices too. */
@@ -347,10 +349,10 @@ export class DeviceSessions {
       ends: { local: serverId, remote: deviceId },
       account: {
         own: {
-          name: serverId,
+          name: proofs?.serverName ?? serverId,
           secret: credential.serverSecret,
           nonce: credential.serverNonce,
-          ...(schemes && { schemes: schemes.server }),
+          ...(proofs && { schemes: proofs.server }),
         },
         peer: isLocked ? locked(peer) : peer,
       },

@@ -196,6 +196,42 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
   });
 });
 
+describe('accounts of stock clients', limit, () => {
+  const names = { user: 'u', password: 'pw', serverName: 'dmserver', serverPassword: 'sp' };
+  const short = { device: id, reason: 'client-secret and server-secret of less than 8 characters' };
+
+  // conforms: SEC-1, SEC-2
+  test('the names in the proofs are those of the account, not ServerID and DevId; short secrets are told', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const account = {
+      id,
+      'client-name': names.user,
+      'client-secret': names.password,
+      'client-auth': ['md5', 'basic'],
+      'server-name': names.serverName,
+      'server-secret': names.serverPassword,
+      'server-auth': ['md5', 'basic'],
+    };
+    const headend = await site.headend([], {
+      device: [account],
+      policy: { 'assisted-bootstrap': false },
+    });
+    const gateway = await site.gateway([], http({ device: [account] }));
+    const url = gateway.httpUrl ?? '';
+    for (const auth of ['md5', 'basic'] as const) {
+      await using own = new StockClient({ ...stock, ...names, auth, url: `${url}/funambol/dm` });
+      assert.equal(await own.session(), 200, `gateway, ${auth}`);
+      const far = { serverId: 'dm.example', url: `${url}/dm/t/dm.example` };
+      await using tunnelled = new StockClient({ ...stock, ...names, ...far, auth });
+      assert.equal(await tunnelled.session(), 200, `DM server, ${auth}`);
+    }
+    assert.equal(headend.devices()[0]?.gateway, 'gw-1');
+    for (const told of [site.gatewayEvents, site.headendEvents])
+      assert.deepEqual((await told.until('config.weak-secret')).fields, short);
+  });
+});
+
 test(
   'a session passes through the tunnel, with the device named by the URL or by the package',
   limit,
