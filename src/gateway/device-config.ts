@@ -4,6 +4,7 @@ import {
   authSchemes,
   described,
   distinct,
+  fileOf,
   httpTls,
   identifier,
   integerBetween,
@@ -41,6 +42,10 @@ export const httpSection = described(
           "ServerID that these devices have for the gateway; by default the gateway's name",
         ),
         ...httpTls('all messages'),
+        'client-ca': described(
+          v.optional(fileOf('authorities')),
+          'PEM file of the authorities of the devices. TLS then asks each client for a certificate, and takes no connection without one of these authorities. The certificate opens the connection alone: a device proves itself in its session as without one',
+        ),
         device: described(
           v.optional(
             v.pipe(
@@ -71,6 +76,10 @@ export const httpSection = described(
         ),
       }),
       together('tls-cert', 'tls-key'),
+      v.check(
+        (http) => http['client-ca'] === undefined || http['tls-cert'] !== undefined,
+        'client-ca is there without tls-cert and tls-key; only TLS asks for a certificate',
+      ),
       v.check(
         (http) => new Set([http.path, http['bootstrap-path'], http['tunnel-path']]).size === 3,
         'path, bootstrap-path and tunnel-path must differ from each other',

@@ -107,18 +107,28 @@ function settingsOf(config: GatewayConfig): Settings {
     updateCa: pem(update?.ca, 'update.ca'),
     updateAuthority: pem(update?.authority, 'update.authority') ?? '',
     updateSecondAuthority: pem(update?.['second-authority'], 'update.second-authority') ?? '',
-    http: identityOf(http?.['tls-cert'], http?.['tls-key']),
+    http: http && identityOf(http),
   };
 }
 
 /** @throws {PosternError} `configuration` */
-function identityOf(certFile: string | undefined, keyFile: string | undefined): TlsIdentity | undefined {
+function identityOf({
+  'tls-cert': certFile,
+  'tls-key': keyFile,
+  'client-ca': ca,
+}: NonNullable<GatewayConfig['http']>): TlsIdentity | undefined {
   if (certFile === undefined || keyFile === undefined) return undefined;
-  const identity = { cert: readPem(certFile, 'http.tls-cert'), key: readPem(keyFile, 'http.tls-key') };
+  const identity = {
+    cert: readPem(certFile, 'http.tls-cert'),
+    key: readPem(keyFile, 'http.tls-key'),
+    ...(ca !== undefined && { ca: readPem(ca, 'http.client-ca') }),
+  };
   try {
     createSecureContext(identity);
   } catch (cause) {
-    throw new PosternError('configuration', `http.tls-cert, http.tls-key: ${String(cause)}`, { cause });
+    throw new PosternError('configuration', `http.tls-cert, http.tls-key, http.client-ca: ${String(cause)}`, {
+      cause,
+    });
   }
   return identity;
 }

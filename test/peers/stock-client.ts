@@ -22,6 +22,8 @@ export interface StockClientOptions {
   readonly mediaType: string;
   /** PEM text of the authority that must certify the server. */
   readonly ca?: string;
+  /** PEM texts of its own certificate and key. */
+  readonly identity?: { readonly cert: string; readonly key: string };
   /** It sends a credential in each message. */
   readonly alwaysProves?: boolean;
   /** It sends all messages of a session to the URL of its account. */
@@ -199,7 +201,7 @@ export class StockClient implements AsyncDisposable {
   }
 
   async #post(xml: string, url = this.#options.url): Promise<{ status: number; text: string }> {
-    const { mediaType, ca, localAddress, keepsConnection } = this.#options;
+    const { mediaType, ca, identity, localAddress, keepsConnection } = this.#options;
     const packed = mediaType.includes('wbxml') ? this.#pack(xml) : Buffer.from(`<?xml version="1.0"?>${xml}`);
     const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
     const send = url.startsWith('https:') ? httpsRequest : httpRequest;
@@ -209,6 +211,7 @@ export class StockClient implements AsyncDisposable {
         method: 'POST',
         headers: { 'content-type': mediaType, 'content-length': packed.length },
         ...(ca !== undefined && { ca }),
+        ...identity,
         ...(localAddress !== undefined && { localAddress }),
         agent: keepsConnection ? this.#agent : false,
       },

@@ -1,6 +1,6 @@
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { isGuess, locked, type Scheme } from '../../dm/authentication.ts';
 import { Challenges } from '../../dm/challenges.ts';
@@ -25,7 +25,7 @@ import type { Resource } from '../../wire/coap/router.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
-import type { Alert, SyncHdr } from '../../wire/syncml/message.ts';
+import type { Alert, SyncHdr, SyncmlMessage } from '../../wire/syncml/message.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { ArrivedPackage } from './arrived-package.ts';
 import type { AttachedDevice } from './associations.ts';
@@ -93,6 +93,14 @@ export const sessionLimits = {
  * anew when it proves its factory secret.
  */
 export const failuresUntilForgotten = 3;
+/** Refusals of packages that no other event tells. */
+const untold: ReadonlySet<ErrorCode> = new Set([
+  'malformed',
+  'tooLarge',
+  'unavailable',
+  'unsupportedFormat',
+  'unsupportedVersion',
+]);
 /** Random bytes in the URI for the next packages of a session. */
 const uriBytes = 16;
 
@@ -192,11 +200,31 @@ export class DeviceSessions {
    * `failuresUntilForgotten` challenges, and for one that proved itself without the key of its account, `lockedOut` after too many of them, `unavailable` when there are too many sessions
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
-    const { body, mediaType, hmac, way, associations, address, identity, from, proved } = arrived;
+    try {
+      return await this.#take(arrived, this.#read(arrived));
+    } catch (thrown) {
+      const { code, message: reason } = asPosternError(thrown);
+      const { address: peer } = arrived;
+      if (untold.has(code)) this.#parts.events.emit('session.refused', { peer, reason });
+      throw thrown;
+    }
+  }
+
+  /** @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge` */
+  #read({ body, mediaType }: ArrivedPackage): SyncmlMessage {
     const message = decodeMessage(body, mediaType);
+    if (!isDeviceId(message.header.source.locUri))
+      throw new PosternError('malformed', `Source: expected ${deviceIdRule}`);
+    return message;
+  }
+
+  async #take(
+    arrived: ArrivedPackage,
+    message: SyncmlMessage,
+  ): Promise<{ body: Uint8Array; hmac: string | undefined }> {
+    const { body, mediaType, hmac, way, associations, address, identity, from, proved } = arrived;
     const { source, sessionId } = message.header;
     const deviceId = source.locUri;
-    if (!isDeviceId(deviceId)) throw new PosternError('malformed', `expected ${deviceIdRule}`);
     if (identity !== undefined && identity !== deviceId) {
       const reason = `the key of this association is that of ${identity}`;
       const status = DmStatus.Forbidden;
