@@ -26,6 +26,8 @@ export const fileOf = (kind: FileKind) => v.pipe(text, v.metadata({ file: kind }
 const secretRule = 'a secret of 8 to 255 characters';
 /** Schema of a shared secret: 8 to 255 characters. */
 export const secret = v.pipe(v.string(), v.minLength(8, secretRule), v.maxLength(255, secretRule));
+/** Schema of a secret that another party has fixed, however short. `tellWeakSecrets` tells of short ones. */
+export const anySecret = text;
 /** Schema of an identifier of a party: 1 to 64 letters, digits and `. _ : -`. */
 export const identifier = v.pipe(
   v.string(),
@@ -68,7 +70,8 @@ export const mqttUrl = v.pipe(
   v.check(isUrl, urlRule),
 );
 
-const hasTls = (url: string): boolean => /^(mqtts|ssl|wss):/.test(url);
+/** Whether the URL of a broker is one with TLS, whose certificate is checked. */
+export const hasTls = (url: string): boolean => /^(mqtts|ssl|wss):/.test(url);
 
 /** Refuses one of two keys without the other one. */
 export const together = <T>(one: string & keyof T, other: string & keyof T) =>

@@ -87,6 +87,7 @@ export const eventTable = {
   'config.refused': warn<'reason'>(),
   'config.reloaded': info<never, never, { keys: string }>(),
   'config.restart-needed': warn<never, never, { keys: string }>(),
+  'config.weak-secret': warn<'device' | 'reason'>(),
 
   // What becomes of a device: at the gateway, at the head-end, and as the reference device tells it.
   'device.account-dropped': warn<'device' | 'server'>(),
@@ -181,6 +182,7 @@ export const eventTable = {
   'http.failed': error.byPeer<'message', 'stack'>(),
   'http.insecure': warn<'security'>(),
   'http.listening': info<'url'>(),
+  'http.refused': warn.byPeer<'peer' | 'status' | 'reason'>(),
 
   // The cache of images for devices.
   'image.broke-off': warn<'image' | 'received' | 'reason'>(),
@@ -263,6 +265,7 @@ export const eventTable = {
   'session.ended': info.byPeer<'device' | 'session' | 'status', 'gateway' | 'peer' | 'reason'>(),
   'session.failed': warn.byPeer<'device' | 'status' | 'reason', 'session' | 'gateway' | 'peer'>(),
   'session.locked-out': warn.byPeer<'device' | 'peer' | 'reason'>(),
+  'session.refused': warn.byPeer<'peer' | 'reason', 'device'>(),
   'session.stale-account': warn.byPeer<'device' | 'peer'>(),
   'session.started': info.byPeer<'device' | 'session', 'gateway'>(),
   'session.unknown-device': warn.byPeer<'device' | 'peer'>(),
@@ -295,6 +298,7 @@ export const eventTable = {
   'tunnel.device-refused': warn.byPeer<'device' | 'peer' | 'reason', never, { refused: number }>(),
   'tunnel.failed': warn.byPeer<'device' | 'server' | 'reason', never, { code: string }>(),
   'tunnel.forwarded': debug.byPeer<'device' | 'server' | 'up' | 'down'>(),
+  'tunnel.package-refused': warn.byPeer<'peer' | 'status' | 'reason', 'device'>(),
   'tunnel.refused': warn.byPeer<'device' | 'server' | 'status' | 'reason'>(),
   'tunnel.unknown-server': warn.byPeer<'server' | 'peer'>(),
 

@@ -96,6 +96,9 @@ export class ServerSessions {
       tree: this.#parts.tree,
       entropy: this.#parts.entropy,
       sessionId,
+      mediaType,
+      // A gateway that forwards a package could read what is in it.
+      isPeerVerified: !tunnelled && account.transport !== undefined,
       notified: notifiedId !== undefined,
       alerts,
       executed: (command, uri, status) =>

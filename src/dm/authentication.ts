@@ -50,9 +50,11 @@ export type SaveNonces = (nonces: {
   readonly told?: Uint8Array;
 }) => void;
 
-/** The octets of a received message and its header `x-syncml-hmac`: what a MAC is checked against. */
+/** A received message as it came: its octets and its header `x-syncml-hmac`, which a MAC is checked against. */
 export interface Seal {
   readonly body: Uint8Array;
+  /** Coding of the octets. The answer has the same. */
+  readonly mediaType?: string;
   readonly hmac?: string | undefined;
 }
 
@@ -85,6 +87,15 @@ const nonceBytes = 16;
  */
 const attempts = 2;
 
+export interface AuthenticationParts {
+  readonly account: Account;
+  readonly saveNonces: SaveNonces;
+  readonly entropy: Entropy;
+  readonly challenge?: Challenge;
+  readonly asksEach?: boolean;
+  readonly isPeerVerified?: boolean;
+}
+
 /**
  * Authentication of both sides in one session. A nonce is valid for one session, with MAC for one message. The nonce of
  * a challenge is kept in the session only. The stored nonce changes only after a correct proof, so a party without the
@@ -102,6 +113,7 @@ export class SessionAuthentication {
   #peerNonces: readonly Uint8Array[];
   readonly #challenge: Challenge | undefined;
   readonly #asksEach: boolean;
+  readonly #isPeerVerified: boolean;
   #peerProved = false;
   /** The other side uses MAC, so a message without a MAC is refused. */
   #sealedOnly = false;
@@ -112,11 +124,19 @@ export class SessionAuthentication {
   #unprovenNonce: Uint8Array | undefined;
 
   /**
-   * @param challenge nonces for a side that has not proved itself; random ones, of this session alone, when absent
-   * @param asksEach whether the other side is asked for a proof in each message, whatever the scheme
+   * The parts are those of `SessionParts`: nonces for a side that has not proved itself are random, of this session alone, where
+   * there is no `challenge`.
    */
-  constructor(account: Account, save: SaveNonces, entropy: Entropy, challenge?: Challenge, asksEach = false) {
+  constructor({
+    account,
+    saveNonces: save,
+    entropy,
+    challenge,
+    asksEach = false,
+    isPeerVerified = false,
+  }: AuthenticationParts) {
     this.#asksEach = asksEach;
+    this.#isPeerVerified = isPeerVerified;
     const { own, peer } = account;
     this.#account = account;
     this.#save = save;
@@ -154,15 +174,21 @@ export class SessionAuthentication {
    * empty with MAC.
    */
   credential(): { cred?: Cred } {
-    if (this.#ownAccepted || this.#ownScheme === 'mac') return {};
-    // A server does not send its password to anyone who asks for it.
-    if (this.#ownScheme === 'basic' && this.#challenge && !this.#peerProved) return {};
+    if (this.#ownAccepted || this.#ownScheme === 'mac' || this.withholdsPassword) return {};
     const { name, secret } = this.#account.own;
     const data =
       this.#ownScheme === 'basic'
         ? basicCredential(name, secret)
         : md5Credential(name, secret, this.#ownNonce);
     return { cred: { meta: { format: 'b64', type: typeOf[this.#ownScheme] }, data } };
+  }
+
+  /**
+   * Whether this side would have to send its password itself (`basic`), and does not know yet to whom. Anyone may ask for it: it
+   * is sent only to a side that has proved itself, or that the transport has verified.
+   */
+  get withholdsPassword(): boolean {
+    return this.#ownScheme === 'basic' && !this.#peerProved && !this.#isPeerVerified;
   }
 
   /** Value of `x-syncml-hmac` for an encoded message. Undefined unless this side uses MAC. */

@@ -7,7 +7,7 @@ import {
   isCompositeCommand,
   itemsOf,
 } from '../wire/syncml/message.ts';
-import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
+import type { Sizes } from '../wire/syncml/size.ts';
 import { DmStatus, isOk } from './status.ts';
 import { weightOf } from './weight.ts';
 
@@ -39,7 +39,7 @@ const changing: ReadonlySet<string> = new Set([
 export const statusAfterRefusal = (command: string, status: number, refusal: number): number =>
   changing.has(command) && isOk(status) && status !== DmStatus.ChunkAccepted ? refusal : status;
 
-/** Smallest chunk of a large object, in bytes of XML. It holds any character, and base64 of a few octets. */
+/** Smallest chunk of a large object, in bytes. It holds any character, and base64 of a few octets. */
 const smallestChunk = 16;
 
 /**
@@ -130,19 +130,20 @@ export class Outgoing {
   /**
    * Takes the commands that fit into a message, and gives them their CmdIDs. Takes none when not even a part of the first one
    * fits.
-   * @param space free bytes of the message, measured in XML
+   * @param space free bytes of the message
+   * @param sizes what commands take in the coding of the message
    * @param before number of commands that the message has already
    */
-  take(space: number, msgId: number, before: number): Queued[] {
+  take(space: number, sizes: Sizes, msgId: number, before: number): Queued[] {
     const taken: Queued[] = [];
     let left = space;
     let lastId = before;
     for (let next = this.#waiting[0]; next; next = this.#waiting[0]) {
       const { command, ids } = numbered(next.command, lastId);
-      const size = sizeInXml(elementOfCommand(command), 0);
+      const size = sizes.of(elementOfCommand(command));
       // The command would fit into an empty message: it is sent complete in the next one rather than in two chunks.
       if (size > left && size <= space && taken.some(isNoStatus)) break;
-      const parts = size > left ? cut(command, left, next.rest) : undefined;
+      const parts = size > left ? cut(command, left, sizes, next.rest) : undefined;
       if (size > left && !parts) break;
       this.#shift();
       const sending = parts?.chunk ?? command;
@@ -161,9 +162,9 @@ export class Outgoing {
   }
 }
 
-/** Bytes of commands in XML, before they get their CmdIDs. */
-export const sizeOf = (queued: readonly Queued[]): number =>
-  queued.reduce((sum, { command }) => sum + sizeInXml(elementOfCommand(command), 0), 0);
+/** Bytes of commands, before they get their CmdIDs. */
+export const sizeOf = (queued: readonly Queued[], sizes: Sizes): number =>
+  queued.reduce((sum, { command }) => sum + sizes.of(elementOfCommand(command)), 0);
 
 const isNoStatus = ({ command }: Queued): boolean => command.name !== 'Status';
 
@@ -187,10 +188,15 @@ function onlyItem(command: Command): Item | undefined {
 }
 
 /**
- * Cuts a command in two so that the first one, with a chunk of the value, takes at most `space` bytes in XML. Octets are cut as
+ * Cuts a command in two so that the first one, with a chunk of the value, takes at most `space` bytes. Octets are cut as
  * base64: the size in Meta is that of the base64 (tree and description 1.2.1, section 7.7.4).
  */
-function cut(command: Command, space: number, isRest = false): { chunk: Command; rest: Command } | undefined {
+function cut(
+  command: Command,
+  space: number,
+  sizes: Sizes,
+  isRest = false,
+): { chunk: Command; rest: Command } | undefined {
   const whole = onlyItem(command);
   if (whole?.data === undefined) return undefined;
   const item = typeof whole.data === 'string' ? whole : inBase64(whole, whole.data);
@@ -204,9 +210,9 @@ function cut(command: Command, space: number, isRest = false): { chunk: Command;
       data: head,
       moreData: true,
     });
-  const room = space - sizeInXml(elementOfCommand(chunkOf('.')), 0) + 1;
+  const room = space - sizes.of(elementOfCommand(chunkOf('.'))) + sizes.text('.');
   if (room < smallestChunk) return undefined;
-  const [head, tail] = cutText(data, room);
+  const [head, tail] = cutText(data, room, sizes);
   return { chunk: chunkOf(head), rest: withItem({ ...item, meta: unsized, data: tail }) };
 }
 
@@ -217,9 +223,9 @@ const inBase64 = (item: Item, octets: Uint8Array): Item => ({
   data: Buffer.from(octets).toString('base64'),
 });
 
-function cutText(text: string, room: number): [string, string] {
+function cutText(text: string, room: number, sizes: Sizes): [string, string] {
   let length = Math.min(text.length, room);
-  for (let size = textInXml(text.slice(0, length)); size > room; size = textInXml(text.slice(0, length)))
+  for (let size = sizes.text(text.slice(0, length)); size > room; size = sizes.text(text.slice(0, length)))
     length = Math.max(1, Math.min(length - 1, Math.floor((length * room) / size)));
   // Never cut between the two halves of a surrogate pair.
   const last = text.charCodeAt(length - 1);

@@ -30,8 +30,18 @@ export interface SessionParts {
    * other. A message without a proof counts as before: its transport has to know where it belongs.
    */
   readonly asksEach?: boolean;
+  /**
+   * The transport has verified that the other side is the one of the account, and encrypts: TLS with its certificate, or a key of the
+   * account. So a password may go to it (`basic`) before it has proved itself.
+   */
+  readonly isPeerVerified?: boolean;
   /** Protocol version of the first message, DM/1.2 when absent. A server answers in the version of the client. */
   readonly version?: ProtocolVersion;
+  /**
+   * Coding of the first message, XML when absent, whose messages are the largest. A server answers in the coding of the message
+   * (`Seal.mediaType`).
+   */
+  readonly mediaType?: string;
   /** Largest message in either direction, in bytes, where the way to the other side takes less than this engine. */
   readonly maxMsgSize?: number;
   /** Most bytes that the session may hold (`Session.weight`): `weightBound` when absent. */

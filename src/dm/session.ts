@@ -3,44 +3,30 @@ import {
   type Chal,
   type Command,
   commandWithValues,
-  elementOf,
-  elementOfCommand,
   type Item,
   type Status,
   type SyncHdr,
   type SyncmlMessage,
 } from '../wire/syncml/message.ts';
-import { sizeInXml, textInXml } from '../wire/syncml/size.ts';
 import { type Seal, SessionAuthentication } from './authentication.ts';
-import { header, isProtocolVersion, ownLimits, type ProtocolVersion, unknownVersion } from './header.ts';
-import { isChunk, LargeObjectReceiver, objectSize } from './large-object.ts';
-import { Outgoing, type Queued, sizeOf } from './outgoing.ts';
+import { ownLimits, unknownVersion } from './header.ts';
+import { LargeObjectReceiver, objectSize } from './large-object.ts';
+import { MessageBuilder } from './message-builder.ts';
+import { Outgoing, type Queued } from './outgoing.ts';
 import {
   abort,
-  idsIn,
   idsOf,
   isChallenge,
   isRequest,
   nameOf,
-  nextMessage,
   noEndOfData,
   type StatusFields,
   statusOf,
   unanswered,
-  withoutReferences,
 } from './replies.ts';
-import {
-  baseWeight,
-  callbackWeight,
-  frameBytes,
-  messageBound,
-  refusalBound,
-  spareBytes,
-  weightBound,
-} from './session-bounds.ts';
+import { baseWeight, callbackWeight, messageBound, refusalBound, weightBound } from './session-bounds.ts';
 import type { SessionOutcome, SessionParts } from './session-parts.ts';
 import { AlertCode, DmStatus, isOk } from './status.ts';
-import { weightOf } from './weight.ts';
 
 /**
  * What both sides of a DM session have in common (OMA DM protocol 1.2.1, sections 7 to 9): credentials in both
@@ -52,41 +38,28 @@ export abstract class Session {
   readonly #authentication: SessionAuthentication;
   readonly #objects = new LargeObjectReceiver(ownLimits.maxObjSize);
   protected readonly outgoing = new Outgoing();
-  /** Commands of the last message. They are sent again when the other side asks for another credential. */
-  #lastBatch: readonly Queued[] = [];
-  #lastWeight = 0;
-  #lastWasFinal = false;
+  readonly #messages: MessageBuilder;
   /** Callbacks for the statuses of sent commands, by MsgID and CmdID. */
   readonly #awaited = new Map<string, (status: Status) => void>();
   /** Statuses that arrived before the other side had proved itself. They take effect when it has. */
   #held: Status[] = [];
-  #msgId = 0;
   #received = -1;
   /** Whether the package that is being received must be answered. */
   #requested = false;
   #answer: Promise<SyncmlMessage | undefined> = Promise.resolve(undefined);
-  readonly #ownLimit: number;
-  #peerLimit: number;
-  #peerObjectLimit = Number.POSITIVE_INFINITY;
-  #version: ProtocolVersion;
-  /** The last message had no room for anything of the own package. The next one may: it has no credential and no challenge. */
-  #wasStuck = false;
-  /** The Status for alert 1222 or 1223 of the message under way. What was asked for comes before it. */
-  #asked: Status | undefined;
-  /** Whether this side is sending its package, so that the last message of it may be marked Final. */
-  #ownTurn: boolean;
   #outcome: SessionOutcome | undefined;
   #respUri: string | undefined;
 
   protected constructor(parts: SessionParts, begins: boolean) {
     this.#parts = parts;
-    this.#ownTurn = begins;
-    this.#ownLimit = Math.min(parts.maxMsgSize ?? Number.POSITIVE_INFINITY, ownLimits.maxMsgSize);
-    this.#peerLimit = this.#ownLimit;
-    this.#version = parts.version ?? 'DM/1.2';
-    this.#msgId = Math.max(0, (parts.firstMsgId ?? 1) - 1);
-    const { account, saveNonces, entropy, challenge, asksEach } = parts;
-    this.#authentication = new SessionAuthentication(account, saveNonces, entropy, challenge, asksEach);
+    const { ends, sessionId, firstMsgId = 1, version = 'DM/1.2', maxMsgSize, mediaType } = parts;
+    const { outgoing } = this;
+    this.#messages = new MessageBuilder(
+      { ends, sessionId, firstMsgId, version, maxMsgSize, outgoing },
+      begins,
+    );
+    if (mediaType !== undefined) this.#messages.speak(mediaType);
+    this.#authentication = new SessionAuthentication(parts);
   }
 
   /** Undefined while the session goes on. */
@@ -105,7 +78,7 @@ export abstract class Session {
       baseWeight +
       this.#objects.bytes +
       this.outgoing.weight +
-      this.#lastWeight +
+      this.#messages.weight +
       (this.#awaited.size + this.#held.length) * callbackWeight
     );
   }
@@ -136,6 +109,7 @@ export abstract class Session {
   protected exchange(message: SyncmlMessage, seal: Seal | undefined): Promise<SyncmlMessage | undefined> {
     const { msgId } = message.header;
     if (msgId === this.#received) return this.#answer;
+    if (seal?.mediaType !== undefined) this.#messages.speak(seal.mediaType);
     if (msgId < this.#received) return Promise.resolve(this.#outdated(message));
     this.#received = msgId;
     this.#answer = this.#take(message, seal);
@@ -215,18 +189,17 @@ export abstract class Session {
 
   /** Whether the other side accepts an object of this value, by its MaxObjSize. */
   protected peerTakes(data: string | Uint8Array = ''): boolean {
-    return objectSize(data) <= this.#peerObjectLimit;
+    return objectSize(data) <= this.#messages.objectLimit;
   }
 
   /** Whether the other side may refuse a value that this side stores. */
   protected get peerTakesLess(): boolean {
-    return this.#peerObjectLimit < ownLimits.maxObjSize;
+    return this.#messages.objectLimit < ownLimits.maxObjSize;
   }
 
-  /** Whether a value surely fits into one message of the other side, in XML. If not, it may go in chunks. */
+  /** Whether a value surely fits into one message of the other side. If not, it may go in chunks. */
   protected fitsMessage(data: string | Uint8Array = ''): boolean {
-    const size = typeof data === 'string' ? textInXml(data) : objectSize(data);
-    return size <= this.#peerLimit - frameBytes;
+    return this.#messages.fits(data);
   }
 
   async #take(message: SyncmlMessage, seal: Seal | undefined): Promise<SyncmlMessage | undefined> {
@@ -242,25 +215,32 @@ export abstract class Session {
       this.end(DmStatus.BadRequest, 'a message of another session or party');
       return this.#lastWords([statusOf(head.msgId, '0', 'SyncHdr', DmStatus.BadRequest)]);
     }
-    if (this.#msgId >= messageBound) {
+    if (this.#messages.msgId >= messageBound) {
       this.end(DmStatus.SessionAborted, 'the session has too many messages');
       return this.#lastWords([abort]);
     }
     this.#heedHeader(message);
     const statuses = commands.filter((command): command is Status => command.name === 'Status');
-    const verdict = statuses.find(({ cmdRef, msgRef }) => cmdRef === '0' && msgRef === this.#msgId);
+    const verdict = statuses.find(({ cmdRef, msgRef }) => cmdRef === '0' && msgRef === this.#messages.msgId);
     if (!verdict && this.demandsVerdict) {
       this.end(DmStatus.BadRequest, 'an answer without a status for the header');
       return undefined;
     }
     const refused = verdict !== undefined && !this.#authentication.heed(verdict);
     if (refused && (!isChallenge(verdict) || this.#authentication.exhausted)) {
-      const what = isChallenge(verdict) ? 'did not accept the credential' : 'refused the message';
+      const what = !isChallenge(verdict)
+        ? 'refused the message'
+        : this.#authentication.withholdsPassword
+          ? 'has not proved itself, and gets no password (basic) without TLS'
+          : 'did not accept the credential';
       this.end(verdict.data, `the other side ${what}`);
       return this.#lastWords([]);
     }
-    // A side that asks for another credential need not prove itself yet. The last commands are sent again (section 9).
-    if (refused && !this.#authentication.peerProved) return this.#message([], this.#lastBatch);
+    // A side that asks for another credential need not prove itself yet. The last commands are sent again (section 9). A password
+    // goes only to one that does.
+    const awaitsProof = this.#authentication.withholdsPassword && this.recognises(message, seal);
+    if (refused && !this.#authentication.peerProved && !awaitsProof)
+      return this.#message([], this.#messages.lastBatch);
     const judged = this.#authentication.judge(head, seal);
     const answered = [this.#verdict(head, judged)];
     if (!this.#authentication.peerProved) {
@@ -270,7 +250,7 @@ export abstract class Session {
       if (this.#outcome && !this.lastWord) return undefined;
       return this.#untrusted(message, judged.status, answered);
     }
-    if (refused) return this.#message(head.noResp ? [] : answered, this.#lastBatch);
+    if (refused) return this.#message(head.noResp ? [] : answered, this.#messages.lastBatch);
     for (const status of [...this.#held.splice(0), ...statuses])
       this.#awaited.get(`${status.msgRef} ${status.cmdRef}`)?.(status);
     const isSending = !this.outgoing.isEmpty;
@@ -280,7 +260,7 @@ export abstract class Session {
     if (this.#outcome) return this.#lastWords(answered);
     if (final) {
       this.#objects.packageEnded();
-      this.#ownTurn = true;
+      this.#messages.beginPackage();
       const requested = this.#requested;
       this.#requested = false;
       if (!isSending) await this.packageEnded(requested);
@@ -296,6 +276,7 @@ export abstract class Session {
    */
   protected challenge(message: SyncmlMessage, seal: Seal): SyncmlMessage {
     const { header: head } = message;
+    if (seal.mediaType !== undefined) this.#messages.speak(seal.mediaType);
     const unknown = unknownVersion(message);
     if (unknown !== undefined) return this.#message([statusOf(head.msgId, '0', 'SyncHdr', unknown)]);
     this.#heedHeader(message);
@@ -312,12 +293,9 @@ export abstract class Session {
     });
   }
 
-  #heedHeader({ header: { meta, respUri, verProto } }: SyncmlMessage): void {
-    if (isProtocolVersion(verProto)) this.#version = verProto;
-    if (meta?.maxMsgSize !== undefined && meta.maxMsgSize > 0)
-      this.#peerLimit = Math.min(meta.maxMsgSize, this.#ownLimit);
-    if (meta?.maxObjSize !== undefined && meta.maxObjSize > 0) this.#peerObjectLimit = meta.maxObjSize;
-    if (respUri !== undefined) this.#respUri = respUri;
+  #heedHeader({ header: head }: SyncmlMessage): void {
+    this.#messages.heed(head);
+    if (head.respUri !== undefined) this.#respUri = head.respUri;
   }
 
   /**
@@ -337,7 +315,7 @@ export abstract class Session {
       .filter(({ name }) => !unanswered.has(name))
       .slice(0, refusalBound)
       .map((command) => statusOf(head.msgId, command.cmdId, nameOf(command), status));
-    this.#lastWasFinal = message.final;
+    this.#messages.answerOnly(message.final);
     return this.#message(head.noResp ? [] : [...answered, ...refusals], []);
   }
 
@@ -381,7 +359,7 @@ export abstract class Session {
 
   /** Has the next message say that an alert which controls the session was understood. */
   #accept(alert: Alert, { header: { msgId, noResp } }: SyncmlMessage): void {
-    if (!noResp && !alert.noResp) this.#asked = statusOf(msgId, alert.cmdId, 'Alert', DmStatus.Ok);
+    if (!noResp && !alert.noResp) this.#messages.accept(statusOf(msgId, alert.cmdId, 'Alert', DmStatus.Ok));
   }
 
   /** The command with its large object assembled. Undefined while chunks are missing, and when the object is wrong. */
@@ -412,82 +390,16 @@ export abstract class Session {
 
   /** Builds the next message: `first`, then `batch`, or as much of the own package as fits. */
   #message(first: readonly Command[], batch?: readonly Queued[]): SyncmlMessage {
-    const msgId = ++this.#msgId;
-    const { ends, sessionId, respUri } = this.#parts;
-    const authentication = this.#authentication;
-    const head = header(
-      {
-        ends,
-        name: authentication.ownName,
-        sessionId,
-        version: this.#version,
-        maxMsgSize: this.#ownLimit,
-      },
-      msgId,
-      { ...authentication.credential(), ...(authentication.peerProved && respUri && { respUri }) },
+    const { respUri } = this.#parts;
+    const { ownName: name, peerProved } = this.#authentication;
+    const extras = { name, ...this.#authentication.credential(), ...(peerProved && respUri && { respUri }) };
+    const message = this.#messages.next(first, extras, this.#outcome !== undefined, batch);
+    if (message) return message;
+    const { limit } = this.#messages;
+    this.end(
+      DmStatus.RequestEntityTooLarge,
+      `nothing fits into messages of ${limit} bytes: the other side's MaxMsgSize`,
     );
-    const { lead, space } = this.#lead(head, first);
-    const again = batch && this.#again(batch, space, lead.length);
-    const queued = again ?? this.outgoing.take(space, msgId, lead.length);
-    const isStuck = !again && queued.length === 0 && !this.outgoing.isEmpty;
-    if (space < 0 || (isStuck && this.#wasStuck)) return this.#nothingFits(head);
-    this.#wasStuck = isStuck;
-    this.#lastBatch = queued;
-    this.#lastWeight = queued.reduce((sum, { command }) => sum + weightOf(command), 0);
-    const commands = [...lead, ...queued.map(({ command }) => command)];
-    const isFinal = again
-      ? this.#lastWasFinal
-      : this.outgoing.isEmpty && (this.#ownTurn || this.#outcome !== undefined);
-    if (!isFinal && !this.#ownTurn) commands.push({ ...nextMessage, cmdId: String(idsIn(commands) + 1) });
-    if (isFinal) this.#ownTurn = false;
-    this.#lastWasFinal = isFinal;
-    return { header: head, commands, final: isFinal };
-  }
-
-  /**
-   * What comes first in a message, and the bytes that are left. Statuses lose what they may lack where the other side's
-   * MaxMsgSize is small, and the Status for alert 1222 comes only where it is no burden to what was asked for.
-   */
-  #lead(head: SyncHdr, first: readonly Command[]): { lead: Command[]; space: number } {
-    const numberedOnes = first.map((command, at) => ({ ...command, cmdId: String(at + 1) }));
-    const spaceBeside = (commands: readonly Command[]) =>
-      this.#peerLimit -
-      sizeInXml(elementOf({ header: head, commands, final: true }), -1) -
-      (this.#ownTurn ? spareBytes : spareBytes + sizeOfNext);
-    const whole = spaceBeside(numberedOnes);
-    const lead: Command[] = whole >= 0 ? numberedOnes : numberedOnes.map(withoutReferences);
-    const space = whole >= 0 ? whole : spaceBeside(lead);
-    if (!this.#asked) return { lead, space };
-    const asked = { ...this.#asked, cmdId: String(lead.length + 1) };
-    this.#asked = undefined;
-    const size = sizeInXml(elementOfCommand(asked), 0);
-    const isBurden = size > (this.outgoing.isEmpty ? space : space / 4);
-    return isBurden ? { lead, space } : { lead: [...lead, asked], space: space - size };
-  }
-
-  /**
-   * The commands of the last message once more. Undefined when the other side, which has told its MaxMsgSize since, takes them only
-   * in smaller messages: they wait to be sent then. Chunks are as small as they were told to be.
-   */
-  #again(batch: readonly Queued[], space: number, before: number): Queued[] | undefined {
-    const again = new Outgoing();
-    again.putBack(batch);
-    if (batch.some(({ command }) => isChunk(command)) || sizeOf(batch) <= space)
-      return again.take(Number.POSITIVE_INFINITY, this.#msgId, before);
-    this.outgoing.putBack(batch);
-    this.#ownTurn ||= this.#lastWasFinal;
-    return undefined;
-  }
-
-  /** The other side's messages are so small that this side can say nothing in them. It says that, in as few bytes as it can. */
-  #nothingFits({ cred: _, ...head }: SyncHdr): SyncmlMessage {
-    const status = DmStatus.RequestEntityTooLarge;
-    this.end(status, `nothing fits into messages of ${this.#peerLimit} bytes: the other side's MaxMsgSize`);
-    const verdict = statusOf(this.#received, '0', 'SyncHdr', status);
-    const commands = [verdict, abort].map((command, at) => ({ ...command, cmdId: String(at + 1) }));
-    return { header: head, commands, final: true };
+    return this.#messages.refusal(this.#received, name);
   }
 }
-
-/** Bytes of alert 1222 in XML, with a CmdID of four digits. */
-const sizeOfNext = sizeInXml(elementOfCommand({ ...nextMessage, cmdId: '0000' }), 0);

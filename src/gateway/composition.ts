@@ -1,5 +1,6 @@
 import { failed, guarded } from '../base/background.ts';
 import { type Clock, SystemClock } from '../base/clock.ts';
+import { hasTls } from '../base/config.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
 import { EventCounter, type Events } from '../base/events.ts';
@@ -59,6 +60,7 @@ import { openState } from './state.ts';
 import { TrafficRecords } from './store/traffic.ts';
 import { gatewayBranches, gatewayTree, knowServer } from './tree.ts';
 import { uplinkOf } from './uplink.ts';
+import { isSecureUri } from './uplink-config.ts';
 
 /** What surrounds a gateway; the machine's own by default. */
 export interface GatewaySurroundings {
@@ -368,6 +370,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     gatewayId,
     serverId: ownServer,
     mediaType: encodings[config['dm-server'].encoding],
+    isUplinkVerified: config.mqtt ? hasTls(config.mqtt.url) : isSecureUri(config.parent?.uri ?? ''),
     accounts,
     tree,
     outbox,
@@ -447,7 +450,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     credentials,
     isPlainAllowed: config.coap['insecure-plain-coap'],
     vocabulary,
-    schemesOf: (deviceId) => live.current.schemes.get(deviceId),
+    proofsOf: (deviceId) => live.current.proofs.get(deviceId),
     mayBeGateway: (deviceId) => children.mayBeGateway(deviceId),
     work: (deviceId) => proxy.work(deviceId),
     earlyWork: (deviceId) => proxy.earlyWork(deviceId),
@@ -459,7 +462,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   const keyEnds = new KeyEnds({ credentials, transport, contexts: networks.contexts, sessions });
   writeAtStart({ database: state.database, ...machine }, () => {
-    knowManualDevices(config, credentials);
+    knowManualDevices(config, credentials, events);
     forgetUnlisted(config, state, events);
   });
   const { compose, http } = resourcesOf({

@@ -1,8 +1,10 @@
 import * as v from 'valibot';
 import {
+  anySecret,
   authSchemes,
   described,
   distinct,
+  fileOf,
   httpTls,
   identifier,
   integerBetween,
@@ -16,8 +18,6 @@ import { deviceId } from '../wire/device-id.ts';
 import { deviceSecurity, isKey } from '../wire/secure/oscore/config.ts';
 
 const httpPath = v.pipe(v.string(), v.regex(/^\/[!-~]*$/, 'a path such as /dm'));
-/** A stock client may have a short secret. */
-const anySecret = text;
 /** What protects a device that is bootstrapped. */
 const security = described(
   deviceSecurity,
@@ -42,6 +42,10 @@ export const httpSection = described(
           "ServerID that these devices have for the gateway; by default the gateway's name",
         ),
         ...httpTls('all messages'),
+        'client-ca': described(
+          v.optional(fileOf('authorities')),
+          'PEM file of the authorities of the devices. TLS then asks each client for a certificate, and takes no connection without one of these authorities. The certificate opens the connection alone: a device proves itself in its session as without one',
+        ),
         device: described(
           v.optional(
             v.pipe(
@@ -49,9 +53,16 @@ export const httpSection = described(
                 v.strictObject({
                   id: described(deviceId, 'DevId of the End Device, as its packages name it'),
                   'client-name': described(v.optional(text), 'User name of the device; by default its DevId'),
-                  'client-secret': described(anySecret, 'Password of the device'),
+                  'client-secret': described(
+                    anySecret,
+                    'Password of the device. One of less than 8 characters is taken, with a warning',
+                  ),
                   'client-auth': authSchemes(
                     'Schemes that the device may use: `basic`, `md5`, `mac`. The gateway challenges with the first',
+                  ),
+                  'server-name': described(
+                    v.optional(text),
+                    'User name of the gateway towards this device (AAuthName of the credential SRVCRED); by default the ServerID',
                   ),
                   'server-secret': described(anySecret, 'Password of the gateway towards this device'),
                   'server-auth': authSchemes('Schemes that the gateway may use'),
@@ -65,6 +76,10 @@ export const httpSection = described(
         ),
       }),
       together('tls-cert', 'tls-key'),
+      v.check(
+        (http) => http['client-ca'] === undefined || http['tls-cert'] !== undefined,
+        'client-ca is there without tls-cert and tls-key; only TLS asks for a certificate',
+      ),
       v.check(
         (http) => new Set([http.path, http['bootstrap-path'], http['tunnel-path']]).size === 3,
         'path, bootstrap-path and tunnel-path must differ from each other',

@@ -165,7 +165,7 @@ export class Gateway implements AsyncDisposable {
       const apply = live.prepare(config);
       contexts?.demandTogether(deviceContexts(config));
       transaction(state.database, () => {
-        knowManualDevices(config, state.credentials);
+        knowManualDevices(config, state.credentials, this.events);
         forgetUnlisted(config, state, this.events);
         knowServer(state.accounts, config);
       });

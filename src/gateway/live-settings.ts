@@ -13,7 +13,7 @@ import { readSigningKey } from './modes/image-check.ts';
 import type { TunnelDevices } from './modes/tunnel-policy.ts';
 import { deviceContexts, deviceKeys, factorySecrets } from './settings.ts';
 import type { ConfiguredContext } from './southbound/device-contexts.ts';
-import type { DeviceSchemes } from './southbound/device-sessions.ts';
+import type { DeviceProofs } from './southbound/device-sessions.ts';
 import type { TlsIdentity } from './southbound/http-binding.ts';
 import type { FactorySecrets } from './southbound/pre-shared-keys.ts';
 
@@ -40,7 +40,7 @@ interface Settings {
   /** Endpoint names of LwM2M clients. */
   readonly clients: ReadonlySet<string>;
   /** How devices with an account made by hand and the gateway prove themselves to each other. */
-  readonly schemes: ReadonlyMap<string, DeviceSchemes>;
+  readonly proofs: ReadonlyMap<string, DeviceProofs>;
   /** Devices that this gateway does not know and that may use the tunnel. */
   readonly tunnel: TunnelDevices;
   /** Secret for the bootstrap server of the parent gateway. */
@@ -88,10 +88,14 @@ function settingsOf(config: GatewayConfig): Settings {
     ]),
     keyed,
     clients: new Set(lwm2m?.device.map(({ id }) => id)),
-    schemes: new Map(
+    proofs: new Map(
       http?.device.map((device) => [
         device.id,
-        { client: device['client-auth'], server: device['server-auth'] },
+        {
+          client: device['client-auth'],
+          server: device['server-auth'],
+          serverName: device['server-name'],
+        },
       ]),
     ),
     tunnel: { patterns: tunnel.devices, rate: tunnel['device-rate'] },
@@ -103,18 +107,28 @@ function settingsOf(config: GatewayConfig): Settings {
     updateCa: pem(update?.ca, 'update.ca'),
     updateAuthority: pem(update?.authority, 'update.authority') ?? '',
     updateSecondAuthority: pem(update?.['second-authority'], 'update.second-authority') ?? '',
-    http: identityOf(http?.['tls-cert'], http?.['tls-key']),
+    http: http && identityOf(http),
   };
 }
 
 /** @throws {PosternError} `configuration` */
-function identityOf(certFile: string | undefined, keyFile: string | undefined): TlsIdentity | undefined {
+function identityOf({
+  'tls-cert': certFile,
+  'tls-key': keyFile,
+  'client-ca': ca,
+}: NonNullable<GatewayConfig['http']>): TlsIdentity | undefined {
   if (certFile === undefined || keyFile === undefined) return undefined;
-  const identity = { cert: readPem(certFile, 'http.tls-cert'), key: readPem(keyFile, 'http.tls-key') };
+  const identity = {
+    cert: readPem(certFile, 'http.tls-cert'),
+    key: readPem(keyFile, 'http.tls-key'),
+    ...(ca !== undefined && { ca: readPem(ca, 'http.client-ca') }),
+  };
   try {
     createSecureContext(identity);
   } catch (cause) {
-    throw new PosternError('configuration', `http.tls-cert, http.tls-key: ${String(cause)}`, { cause });
+    throw new PosternError('configuration', `http.tls-cert, http.tls-key, http.client-ca: ${String(cause)}`, {
+      cause,
+    });
   }
   return identity;
 }

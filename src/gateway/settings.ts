@@ -3,6 +3,7 @@ import type { Wall } from '../base/clock.ts';
 import { PosternError } from '../base/errors.ts';
 import { type Events, noEvents } from '../base/events.ts';
 import type { Rate } from '../base/token-buckets.ts';
+import { tellWeakSecrets } from '../base/weak-secrets.ts';
 import { keyOctets, parametersOf } from '../wire/secure/oscore/config.ts';
 import { OscoreContexts } from '../wire/secure/oscore/contexts.ts';
 import { factoryContext, factoryIdentity } from '../wire/secure/transport-keys.ts';
@@ -16,12 +17,13 @@ import type { Credentials } from './store/credentials.ts';
 
 /**
  * Puts the accounts that the configuration gives for devices among the credentials, and deletes those that it no longer
- * gives. Nonces continue from the last session.
+ * gives. Tells of short secrets. Nonces continue from the last session.
  * @throws {PosternError} `full`
  */
-export function knowManualDevices({ http }: GatewayConfig, credentials: Credentials): void {
+export function knowManualDevices({ http }: GatewayConfig, credentials: Credentials, events: Events): void {
   const none = new Uint8Array();
   const devices = http?.device ?? [];
+  tellWeakSecrets(devices, events);
   const given = new Set(devices.map(({ id }) => id));
   for (const { deviceId, origin } of credentials.list())
     if (origin === 'manual' && !given.has(deviceId)) credentials.delete(deviceId);

@@ -2,6 +2,7 @@ import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
+import { strongSecret } from '../base/weak-secrets.ts';
 import { freshSecrets } from '../dm/fresh-secrets.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';
@@ -100,7 +101,8 @@ export function expectationOf(
     identity: issued(entropy.bytes(identityBytes)),
     salt: entropy.bytes(secretBytes),
   };
-  const shared = party?.clientSecret;
+  // A key of a secret that can be guessed would be no better than the secret.
+  const shared = party && party.clientSecret.length >= strongSecret ? party.clientSecret : undefined;
   const expected = {
     deviceId,
     clientName: deviceId,

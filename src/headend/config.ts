@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import {
+  anySecret,
   authSchemes,
   described,
   distinct,
@@ -21,14 +22,14 @@ import { deviceSecurity } from '../wire/secure/oscore/config.ts';
 import { headendEnrolmentSection } from './enrolment-config.ts';
 
 /** Keys that a gateway and a device have in common. */
-const party = {
-  'client-secret': described(secret, 'Its secret towards this server'),
+const partyWith = <S extends v.GenericSchema>(secretOf: S, more = '') => ({
+  'client-secret': described(secretOf, `Its secret towards this server${more}`),
   'client-auth': authSchemes(
     'Schemes that it may use: `basic`, `md5`, `mac`. This server challenges with the first',
   ),
-  'server-secret': described(secret, 'Secret of this server towards it'),
+  'server-secret': described(secretOf, 'Secret of this server towards it'),
   'server-auth': authSchemes('Schemes that this server may use. It begins with the first'),
-};
+});
 
 const hostRule = 'a host name or address without scheme and port, such as dm.example or [2001:db8::1]';
 const originRule = 'an origin such as https://ops.example, without a path';
@@ -125,7 +126,7 @@ const headendTables = v.strictObject({
   gateway: described(
     v.optional(
       v.pipe(
-        v.array(v.strictObject({ id: described(identifier, 'Name of the gateway'), ...party })),
+        v.array(v.strictObject({ id: described(identifier, 'Name of the gateway'), ...partyWith(secret) })),
         distinct(),
       ),
       [],
@@ -138,7 +139,18 @@ const headendTables = v.strictObject({
         v.array(
           v.strictObject({
             id: described(deviceId, 'DevId of the End Device'),
-            ...party,
+            'client-name': described(
+              v.optional(text),
+              'User name of the device (AAuthName of its credential CLCRED); by default its DevId',
+            ),
+            'server-name': described(
+              v.optional(text),
+              'User name of this server towards it (AAuthName of SRVCRED); by default the ServerID',
+            ),
+            ...partyWith(
+              anySecret,
+              '. One of less than 8 characters is taken, with a warning. It gives no key for DTLS or OSCORE',
+            ),
             security: described(
               deviceSecurity,
               'What its accounts for gateways are for: DTLS, or OSCORE. Its gateway must serve that',

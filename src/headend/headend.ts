@@ -6,6 +6,7 @@ import { EventCounter, type Events } from '../base/events.ts';
 import { LiveConfig, overwrite } from '../base/live-config.ts';
 import { openDatabase } from '../base/open-database.ts';
 import { watchState } from '../base/watch-state.ts';
+import { tellWeakSecrets } from '../base/weak-secrets.ts';
 import { Jobs } from '../dm/jobs.ts';
 import type { Opening, Operation, OperationOutcome, Work } from '../dm/server-session.ts';
 import { nodeAt, vocabularyOf } from '../mo/vocabulary.ts';
@@ -75,6 +76,7 @@ export class Headend implements AsyncDisposable {
       demandUsable(mqtt);
       apply(config);
       parties.configure(config);
+      tellWeakSecrets(config.device, events);
       void background(events, 'session-end', () => sessions.review());
       overwrite(settings.policy, config.policy);
       overwrite(settings.mqtt, mqtt);
@@ -296,6 +298,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const vocabulary = vocabularyOf(config.gwmo);
   const jobs = new Jobs();
   const parties = new Parties(config, database);
+  tellWeakSecrets(config.device, events);
   const sequences = new AlertSequences(database);
   const records = new Records(database, clock);
   const orders = new OrderBook(database, clock);

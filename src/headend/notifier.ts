@@ -86,7 +86,7 @@ export class Notifier {
       uiMode: 1,
       serverInitiated: true,
       sessionId: this.#lastSessionId,
-      serverId: own.name,
+      serverId,
     } as const;
     return (nonce = own.nonce) => encodeNotification(notification, own.secret, nonce);
   }

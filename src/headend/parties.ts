@@ -9,6 +9,10 @@ export interface Party {
   /** ServerID of a gateway, DevId of a device. */
   readonly id: string;
   readonly kind: 'gateway' | 'device';
+  /** Name in the proofs of the party; its ID when absent. */
+  readonly clientName?: string | undefined;
+  /** Name in the proofs of this server; its ServerID when absent. */
+  readonly serverName?: string | undefined;
   /** The party proves itself to this server by it. */
   readonly clientSecret: string;
   /** This server proves itself to the party by it. */
@@ -63,7 +67,11 @@ export class Parties {
           serverSecret: entry['server-secret'],
           clientSchemes: entry['client-auth'],
           serverSchemes: entry['server-auth'],
-          isForOscore: 'security' in entry && entry.security === 'oscore',
+          ...('security' in entry && {
+            clientName: entry['client-name'],
+            serverName: entry['server-name'],
+            isForOscore: entry.security === 'oscore',
+          }),
         });
     for (const [id, party] of this.#parties) this.#configured.set(id, party);
     for (const [id, party] of this.#enrolled) if (!this.#parties.has(id)) this.#parties.set(id, party);
@@ -107,11 +115,12 @@ export class Parties {
 
   /** Returns the account of a party as this server sees it: `own` is the server's side, `peer` the party's. */
   account(serverId: string, party: Party): Account {
-    const { id, clientSecret, serverSecret, clientSchemes, serverSchemes } = party;
+    const { id, clientName = id, serverName = serverId, clientSchemes, serverSchemes } = party;
+    const { clientSecret, serverSecret } = party;
     const { clientNonce, serverNonce } = this.#stateOf(id);
     return {
-      own: { name: serverId, secret: serverSecret, nonce: serverNonce, schemes: serverSchemes },
-      peer: { name: id, secret: clientSecret, nonce: clientNonce, schemes: clientSchemes },
+      own: { name: serverName, secret: serverSecret, nonce: serverNonce, schemes: serverSchemes },
+      peer: { name: clientName, secret: clientSecret, nonce: clientNonce, schemes: clientSchemes },
     };
   }
 

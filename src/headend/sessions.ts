@@ -117,7 +117,7 @@ export class Sessions {
       sender: `${gateway} ${senderOf(first)}`,
     };
     const lock = this.#guard.lockOf(partyId, way);
-    const seal = { body, hmac: headers?.[hmacHeader] };
+    const seal = { body, mediaType: contentType, hmac: headers?.[hmacHeader] };
     const key = `${brokerGateway} ${gateway} ${partyId} ${sessionId}`;
     const arrival = { key, associations: [sender], message, seal };
     let measure: Measure | undefined;

@@ -107,14 +107,14 @@ export const requirements: readonly Requirement[] = [
       '7.1',
       'CS',
       'A message is not larger than MaxMsgSize of the other side. The rest goes into the next message of the package',
-      'dm/outgoing.ts',
+      'dm/outgoing.ts dm/message-builder.ts wire/syncml/size.ts',
     ],
     [
       'PRO-9',
       '7.1',
       'CS',
       'Only the last message of a package has Final. Alert 1222 asks for the next message',
-      'dm/session.ts',
+      'dm/message-builder.ts',
     ],
     [
       'PRO-10',

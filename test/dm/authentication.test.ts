@@ -11,13 +11,19 @@ import { HandClock } from '../hand-clock.ts';
 import { client, clientAccount, converse, noncePair, server, serverAccount, statusesOf } from './parties.ts';
 
 /** Both sides with these schemes, the client's and the server's own. */
-function sides(clientSchemes: readonly Scheme[], serverSchemes: readonly Scheme[], accepted = clientSchemes) {
+function sides(
+  clientSchemes: readonly Scheme[],
+  serverSchemes: readonly Scheme[],
+  accepted = clientSchemes,
+  isPeerVerified = false,
+) {
   const { device, dm } = noncePair();
   const outcomes: OperationOutcome[] = [];
   const ofClient = clientAccount(device);
   const ofServer = serverAccount(dm);
   const clientSide = () =>
     client(device, {
+      isPeerVerified,
       account: {
         own: { ...ofClient.own, nonce: device.own, schemes: clientSchemes },
         peer: { ...ofClient.peer, nonce: device.peer, schemes: serverSchemes },
@@ -61,8 +67,8 @@ test('a MAC header is read in any order and quoting; a header with another algor
 
 describe('schemes', () => {
   // conforms: SEC-1
-  test('with basic in both directions the status is 212, and no nonce is sent', async () => {
-    const { clientSide, serverSide, outcomes } = sides(['basic'], ['basic']);
+  test('with basic in both directions over TLS the status is 212, and no nonce is sent', async () => {
+    const { clientSide, serverSide, outcomes } = sides(['basic'], ['basic'], ['basic'], true);
     const said = await converse(clientSide(), serverSide());
     assert.deepEqual(headerStatuses(said).slice(1, 3), ['SyncHdr 212', 'SyncHdr 212']);
     assert.deepEqual(
@@ -157,11 +163,53 @@ describe('schemes', () => {
     assert.ok(!JSON.stringify(said).includes(basicCredential('urn:dev:1', 'client-secret')));
   });
 
+  const password = basicCredential('urn:dev:1', 'client-secret');
+
+  // conforms: SEC-1
+  test('a client sends its password without TLS when the server has proved itself, and not before', async () => {
+    for (const scheme of ['md5', 'mac'] as const) {
+      const { clientSide, serverSide, outcomes } = sides(['basic'], [scheme]);
+      const device = clientSide();
+      const said = await converse(device, serverSide());
+      assert.deepEqual(
+        said.map(({ header: { cred } }) => cred?.data === password).slice(0, 4),
+        [false, false, true, false],
+        scheme,
+      );
+      assert.equal(headerStatuses(said)[1], 'SyncHdr 407');
+      assert.equal(device.outcome?.status, 200);
+      assert.deepEqual(
+        outcomes.map(({ status }) => status),
+        [200, 200],
+      );
+    }
+  });
+
+  // conforms: SEC-9
+  test('a server that does not prove itself gets no password, whatever it asks for', async () => {
+    for (const schemes of [['basic'], ['basic', 'md5'], ['md5', 'basic']] as const) {
+      const { device, dm } = noncePair();
+      const account = clientAccount(device);
+      const clientSide = client(device, { account: { ...account, own: { ...account.own, schemes } } });
+      // It knows no secret, and asks for basic.
+      const liar = serverAccount(dm, 'guessed');
+      const peer = { ...liar.peer, secret: 'guessed', schemes: ['basic'] } as const;
+      const said = await converse(clientSide, server(dm, { account: { ...liar, peer } }));
+      assert.notEqual(clientSide.outcome?.status, 200);
+      assert.ok(!JSON.stringify(said).includes(password), schemes.join(' '));
+    }
+    const { clientSide } = sides(['basic'], ['basic']);
+    const careful = clientSide();
+    await converse(careful, sides(['basic'], ['basic']).serverSide());
+    assert.match(careful.outcome?.reason ?? '', /gets no password \(basic\) without TLS/);
+  });
+
   test('a session with a wrong basic password ends with 401 after the second attempt', async () => {
     const { device, dm } = noncePair();
     const account = clientAccount(device, 'wrong');
     const clientSide = client(device, {
       account: { ...account, own: { ...account.own, schemes: ['basic'] } },
+      isPeerVerified: true,
     });
     const own = serverAccount(dm);
     const serverSide = server(dm, { account: { ...own, peer: { ...own.peer, schemes: ['basic'] } } });

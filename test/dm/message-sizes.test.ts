@@ -2,9 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Operation } from '../../src/dm/server-session.ts';
-import { elementOf } from '../../src/wire/syncml/message.ts';
-import { encodeXml } from '../../src/wire/syncml/xml.ts';
-import { manage } from './parties.ts';
+import { encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
+import { manage, type OnTheWay } from './parties.ts';
 
 const value = fc.oneof(
   fc.string({ unit: 'grapheme', maxLength: 20 }),
@@ -28,48 +27,62 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
 /** Messages that a session takes at most: a chunk, a status or a result in each. */
 const most = 1024;
 
-test('at any MaxMsgSize, each order gets its status, or the session ends with 413; no message is larger', async () => {
-  let served = 0;
-  let refused = 0;
-  const smallest = { served: Number.POSITIVE_INFINITY };
-  await fc.assert(
-    fc.asyncProperty(
-      fc.integer({ min: 400, max: 5000 }),
-      fc.array(operation, { minLength: 1, maxLength: 8 }),
-      async (maxMsgSize, operations) => {
-        let messages = 0;
-        let isLimited = false;
-        const { outcomes, clientSide, serverSide } = await manage(operations, ({ header, ...rest }, from) => {
-          assert.ok(++messages <= 2 * most, 'the session does not end');
-          const message = { header: { ...header, meta: { ...header.meta, maxMsgSize } }, ...rest };
-          const { length } = encodeXml(elementOf(message));
-          const [status] = message.commands;
-          // Package 1 begins before the client knows the limit. What says 413 is as short as it can be.
-          const isRefusal = status?.name === 'Status' && status.data === 413 && status.cmd === 'SyncHdr';
-          assert.ok(
-            length <= maxMsgSize || !isLimited || isRefusal,
-            `${from}: ${length} bytes of ${maxMsgSize}`,
-          );
-          isLimited = true;
-          return message;
-        });
-        if (clientSide.outcome?.status === 200) {
-          served++;
-          smallest.served = Math.min(smallest.served, maxMsgSize);
-          assert.equal(serverSide.outcome?.status, 200);
-          assert.equal(outcomes.length, operations.length);
-          assert.ok(!outcomes.some(({ status }) => status === 215));
-        } else {
-          refused++;
-          assert.ok(
-            [clientSide, serverSide].some(({ outcome }) => outcome?.status === 413),
-            JSON.stringify([clientSide.outcome, serverSide.outcome]),
-          );
-        }
-      },
-    ),
-    { numRuns: 300 },
-  );
-  assert.ok(served > 100 && refused > 5, `${served} served, ${refused} refused`);
-  assert.ok(smallest.served < 1000, `the smallest MaxMsgSize that was served is ${smallest.served}`);
-});
+/** Each coding, and the least MaxMsgSize of the tries. */
+const codings = { [MediaType.Xml]: 400, [MediaType.Wbxml]: 150, [MediaType.Cbor]: 120 };
+
+// conforms: PRO-8
+for (const [mediaType, least] of Object.entries(codings))
+  test(`${mediaType}: at any MaxMsgSize, each order gets its status, or the session ends with 413; no message is larger`, async () => {
+    let served = 0;
+    let refused = 0;
+    const smallest = { served: Number.POSITIVE_INFINITY };
+    /** The part of the limit that is used by messages that end in a chunk of a value. */
+    const used: number[] = [];
+    await fc.assert(
+      fc.asyncProperty(
+        fc.oneof(fc.integer({ min: least, max: 1000 }), fc.integer({ min: least, max: 5000 })),
+        fc.array(operation, { minLength: 1, maxLength: 8 }),
+        async (maxMsgSize, operations) => {
+          let messages = 0;
+          let isLimited = false;
+          const onTheWay: OnTheWay = ({ header, ...rest }, from) => {
+            assert.ok(++messages <= 2 * most, 'the session does not end');
+            const message = { header: { ...header, meta: { ...header.meta, maxMsgSize } }, ...rest };
+            const { length } = encodeMessage(message, mediaType);
+            const [status] = message.commands;
+            // Package 1 begins before the client knows the limit. What says 413 is as short as it can be.
+            const isRefusal = status?.name === 'Status' && status.data === 413 && status.cmd === 'SyncHdr';
+            assert.ok(
+              length <= maxMsgSize || !isLimited || isRefusal,
+              `${from}: ${length} bytes of ${maxMsgSize}`,
+            );
+            const hasChunk = message.commands.some(
+              (command) => 'items' in command && command.items.some(({ moreData }) => moreData),
+            );
+            if (hasChunk) used.push(length / maxMsgSize);
+            isLimited = true;
+            return message;
+          };
+          const { outcomes, clientSide, serverSide } = await manage(operations, onTheWay, {}, mediaType);
+          if (clientSide.outcome?.status === 200) {
+            served++;
+            smallest.served = Math.min(smallest.served, maxMsgSize);
+            assert.equal(serverSide.outcome?.status, 200);
+            assert.equal(outcomes.length, operations.length);
+            assert.ok(!outcomes.some(({ status }) => status === 215));
+          } else {
+            refused++;
+            assert.ok(
+              [clientSide, serverSide].some(({ outcome }) => outcome?.status === 413),
+              JSON.stringify([clientSide.outcome, serverSide.outcome]),
+            );
+          }
+        },
+      ),
+      { numRuns: 300 },
+    );
+    assert.ok(served > 100 && refused > 5, `${served} served, ${refused} refused`);
+    assert.ok(smallest.served < 1000, `the smallest MaxMsgSize that was served is ${smallest.served}`);
+    const mean = used.reduce((sum, each) => sum + each, 0) / used.length;
+    assert.ok(used.length > 100 && mean > 0.95, `${used.length} chunks, in messages of ${mean} of the limit`);
+  });

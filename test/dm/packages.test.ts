@@ -22,7 +22,7 @@ describe('packages of several messages', () => {
         data: `${at}`.padEnd(120, 'x'),
       }),
     );
-    const { outcomes, said, stored } = await manage(operations, small(1500));
+    const { outcomes, said, stored } = await manage(operations, small(600));
     assert.deepEqual(
       outcomes.map(({ status }) => status),
       operations.map(() => 200),
@@ -70,7 +70,7 @@ describe('packages of several messages', () => {
       settled: (status: number) => settled.push(status),
     }));
     const clientSide = client(device, { alerts });
-    const said = await converse(clientSide, server(dm), small(1600));
+    const said = await converse(clientSide, server(dm), small(500));
     assert.equal(settled.length, 30);
     assert.equal(clientSide.outcome?.status, 200);
     assert.ok(said.length > 4);

@@ -133,19 +133,21 @@ export type OnTheWay = (message: SyncmlMessage, from: 'client' | 'server') => Sy
 /**
  * Both sides until the client has nothing more to send, each message coded, with its seal, and decoded. Answers with all
  * that was said.
+ * @param mediaType the coding, which a client session is told as well
  */
 export async function converse(
   device: ClientSession,
   dmServer: ServerSession,
   onTheWay: OnTheWay = (message) => message,
+  mediaType: string = MediaType.Cbor,
 ): Promise<SyncmlMessage[]> {
   const said: SyncmlMessage[] = [];
   const carry = (message: SyncmlMessage, from: 'client' | 'server') => {
     const sender = from === 'client' ? device : dmServer;
-    const body = encodeMessage(onTheWay(message, from), MediaType.Cbor);
-    const arrived = decodeMessage(body, MediaType.Cbor);
+    const body = encodeMessage(onTheWay(message, from), mediaType);
+    const arrived = decodeMessage(body, mediaType);
     said.push(arrived);
-    return [arrived, { body, hmac: sender.seal(body) }] as const;
+    return [arrived, { body, mediaType, hmac: sender.seal(body) }] as const;
   };
   for (let next: SyncmlMessage | undefined = device.start(); next; ) {
     const answer = await dmServer.receive(...carry(next, 'client'));
@@ -154,7 +156,7 @@ export async function converse(
   return said;
 }
 
-/** Both sides say that they take only messages of this size, as XML. */
+/** Both sides say that they take only messages of this size. */
 export const small =
   (maxMsgSize: number): OnTheWay =>
   ({ header, ...rest }) => ({ header: { ...header, meta: { ...header.meta, maxMsgSize } }, ...rest });
@@ -176,6 +178,7 @@ export async function manage(
   operations: readonly Operation[],
   onTheWay?: OnTheWay,
   branches: Readonly<Record<string, TreeBranch>> = {},
+  mediaType: string = MediaType.Cbor,
 ) {
   const { device, dm } = noncePair();
   const site = siteTree(branches);
@@ -185,7 +188,7 @@ export async function manage(
       outcomes.push(...(yield operations));
     },
   });
-  const clientSide = client(device, { tree: site.tree });
-  const said = await converse(clientSide, serverSide, onTheWay);
+  const clientSide = client(device, { tree: site.tree, mediaType });
+  const said = await converse(clientSide, serverSide, onTheWay, mediaType);
   return { ...site, outcomes, said, clientSide, serverSide };
 }

@@ -15,11 +15,15 @@ export interface StockClientOptions {
   readonly user: string;
   readonly password: string;
   readonly serverPassword: string;
+  /** Name in the proofs of the server (AAuthName); its ServerID when absent. */
+  readonly serverName?: string;
   readonly auth: 'basic' | 'md5';
   /** Media type of the packages: WBXML if it contains `wbxml`, else XML. */
   readonly mediaType: string;
   /** PEM text of the authority that must certify the server. */
   readonly ca?: string;
+  /** PEM texts of its own certificate and key. */
+  readonly identity?: { readonly cert: string; readonly key: string };
   /** It sends a credential in each message. */
   readonly alwaysProves?: boolean;
   /** It sends all messages of a session to the URL of its account. */
@@ -94,7 +98,7 @@ export class StockClient implements AsyncDisposable {
    */
   async session(sessionId = '5', report = '', disturbance: Disturbance = {}): Promise<number> {
     const { messages = 20, between } = disturbance;
-    const { user, password, auth, deviceId, serverId, serverPassword } = this.#options;
+    const { user, password, auth, deviceId, serverId, serverPassword, serverName = serverId } = this.#options;
     let authenticated = false;
     let serverProved = false;
     /** Where the next message goes: RespURI, as the representation protocol wants it. */
@@ -135,8 +139,8 @@ export class StockClient implements AsyncDisposable {
       authenticated = code === '212';
       const shown = /<SyncHdr>.*<Cred>.*?<Data>([^<]*)<\/Data>.*<\/SyncHdr>/s.exec(text)?.[1];
       serverProved ||=
-        shown === digest(serverId, serverPassword, this.#serverNonce) ||
-        shown === b64(`${serverId}:${serverPassword}`);
+        shown === digest(serverName, serverPassword, this.#serverNonce) ||
+        shown === b64(`${serverName}:${serverPassword}`);
       const commands = [...text.matchAll(/<(Get|Replace|Exec|Add|Delete)>(.*?)<\/\1>/gs)];
       if (serverProved && commands.length === 0) return 200;
       let id = 1;
@@ -197,7 +201,7 @@ export class StockClient implements AsyncDisposable {
   }
 
   async #post(xml: string, url = this.#options.url): Promise<{ status: number; text: string }> {
-    const { mediaType, ca, localAddress, keepsConnection } = this.#options;
+    const { mediaType, ca, identity, localAddress, keepsConnection } = this.#options;
     const packed = mediaType.includes('wbxml') ? this.#pack(xml) : Buffer.from(`<?xml version="1.0"?>${xml}`);
     const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
     const send = url.startsWith('https:') ? httpsRequest : httpRequest;
@@ -207,6 +211,7 @@ export class StockClient implements AsyncDisposable {
         method: 'POST',
         headers: { 'content-type': mediaType, 'content-length': packed.length },
         ...(ca !== undefined && { ca }),
+        ...identity,
         ...(localAddress !== undefined && { localAddress }),
         agent: keepsConnection ? this.#agent : false,
       },

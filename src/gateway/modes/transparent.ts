@@ -168,17 +168,23 @@ export class TransparentMode {
       events.emit('tunnel.unknown-server', { server: server.slice(0, 64), peer: address });
       return refused(404, 'no tunnel to this ServerID');
     }
-    if (!isDeviceId(device)) return refused(400, `?id=<DevId>: expected ${deviceIdRule}`);
+    const refuse = (status: number, reason: string, retry?: number) => {
+      events.emit('tunnel.package-refused', { device, peer: address, status, reason });
+      return refused(status, reason, retry);
+    };
+    if (!isDeviceId(device)) return refuse(400, `?id=<DevId>: expected ${deviceIdRule}`);
     // Otherwise anyone could speak to the DM server, and fail there, in the name of this gateway.
-    if (device === gatewayId) return refused(403, 'no device is named like this gateway');
+    if (device === gatewayId) return refuse(403, 'no device is named like this gateway');
     if (contentType === undefined || body.length === 0)
-      return refused(415, 'the package must be a DM message in XML, WBXML or CBOR');
+      return refuse(415, 'the package must be a DM message in XML, WBXML or CBOR');
     const isSure = from === undefined || !isUnsure({ ...from, identity });
     const child = from && isSure ? childAt(from) : undefined;
     const lie = scope.refusalOf({ device, via: via?.split('/'), identity, child });
     if (lie) {
-      if (via !== undefined) events.emit('hierarchy.package-refused', { device, via });
-      return refused(lie.status, lie.reason, lie.status === 503 ? overloadRetryAfter : undefined);
+      const retry = lie.status === 503 ? overloadRetryAfter : undefined;
+      if (via === undefined) return refuse(lie.status, lie.reason, retry);
+      events.emit('hierarchy.package-refused', { device, via });
+      return refused(lie.status, lie.reason, retry);
     }
     // Without security, from where a device has an association: what is the device's, its sessions with the DM server included, is apart.
     const mark = isSure ? '' : ' plain';
@@ -191,7 +197,7 @@ export class TransparentMode {
     const sender = `${address}${mark} ${device}`;
     const count = this.#inFlight.get(sender) ?? 0;
     if (count >= perDevice)
-      return refused(503, 'too many packages of this device are under way', overloadRetryAfter);
+      return refuse(503, 'too many packages of this device are under way', overloadRetryAfter);
     this.#inFlight.set(sender, count + 1);
     try {
       const answer = await upstream.request({

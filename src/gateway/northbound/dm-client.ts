@@ -34,6 +34,8 @@ export interface DmClientParts {
   readonly serverId: string;
   /** Media type of the packages that the gateway sends. */
   readonly mediaType: string;
+  /** Whether the uplink is encrypted and has verified its other end, which admits the DM servers. */
+  readonly isUplinkVerified: boolean;
   readonly accounts: Accounts;
   readonly tree: ManagementTree;
   readonly outbox: Outbox;
@@ -184,6 +186,8 @@ export class DmClient implements AsyncDisposable {
       tree,
       entropy,
       sessionId,
+      mediaType: this.#parts.mediaType,
+      isPeerVerified: this.#parts.isUplinkVerified,
       maxMsgSize,
       notified,
       alerts,

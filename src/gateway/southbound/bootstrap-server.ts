@@ -1,7 +1,7 @@
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { freshSecrets } from '../../dm/fresh-secrets.ts';
 import { ProofGuard } from '../../dm/proof-guard.ts';
@@ -148,6 +148,18 @@ export class BootstrapServer {
    * unknown device or a wrong proof, `lockedOut` after too many wrong proofs, `conflict` while a device with this ID answers at another address, `full`
    */
   async answer(request: BootstrapRequest): Promise<BootstrapAnswer> {
+    try {
+      return await this.#answer(request);
+    } catch (thrown) {
+      const { code, message: reason } = asPosternError(thrown);
+      const { deviceId = '', remote } = request;
+      if (code === 'malformed' || code === 'full')
+        this.#parts.events.emit('bootstrap.refused', { device: deviceId, peer: remote.address, reason });
+      throw thrown;
+    }
+  }
+
+  async #answer(request: BootstrapRequest): Promise<BootstrapAnswer> {
     const { guard, secretsOf, events } = this.#parts;
     const { deviceId, remote, challenge: echo, proof: coded, proved } = request;
     if (!isDeviceId(deviceId)) throw new PosternError('malformed', `?id=<DevId>: expected ${deviceIdRule}`);

@@ -1,6 +1,6 @@
 import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, type ErrorCode, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { isGuess, locked, type Scheme } from '../../dm/authentication.ts';
 import { Challenges } from '../../dm/challenges.ts';
@@ -25,7 +25,7 @@ import type { Resource } from '../../wire/coap/router.ts';
 import { coapUri } from '../../wire/coap/uri.ts';
 import { deviceIdRule, isDeviceId, paths, resourceTypes } from '../../wire/resources.ts';
 import { decodeMessage, encodeMessage } from '../../wire/syncml/codec.ts';
-import type { Alert, SyncHdr } from '../../wire/syncml/message.ts';
+import type { Alert, SyncHdr, SyncmlMessage } from '../../wire/syncml/message.ts';
 import type { Credentials, GatewayCredential } from '../store/credentials.ts';
 import type { ArrivedPackage } from './arrived-package.ts';
 import type { AttachedDevice } from './associations.ts';
@@ -51,8 +51,8 @@ export interface DeviceSessionsParts {
   /** Whether a device may be a DM Gateway with devices of its own (GwMO 1.1). */
   readonly mayBeGateway: (deviceId: string) => boolean;
   readonly vocabulary: Vocabulary;
-  /** Authentication schemes for a device whose account was configured by hand. Default: md5 both ways. */
-  readonly schemesOf?: (deviceId: string) => DeviceSchemes | undefined;
+  /** How a device whose account was configured by hand and the gateway prove themselves. Default: md5 both ways. */
+  readonly proofsOf?: (deviceId: string) => DeviceProofs | undefined;
   /** Operations to perform in the session after the device was attached. */
   readonly work?: (deviceId: string) => Work;
   /** Those operations of `work` that may begin before a device has answered that was attached before. */
@@ -61,10 +61,12 @@ export interface DeviceSessionsParts {
   readonly proved: (deviceId: string, from: PeerAddress | undefined) => void;
 }
 
-/** Authentication schemes: of the device (`client`) and of the gateway (`server`). */
-export interface DeviceSchemes {
+/** Authentication schemes of the device (`client`) and of the gateway (`server`), and what the gateway calls itself. */
+export interface DeviceProofs {
   readonly client: readonly Scheme[];
   readonly server: readonly Scheme[];
+  /** Name in the gateway's proofs; its ServerID when absent. */
+  readonly serverName: string | undefined;
 }
 
 /** Whose session it is, and where it began. */
@@ -91,6 +93,14 @@ export const sessionLimits = {
  * anew when it proves its factory secret.
  */
 export const failuresUntilForgotten = 3;
+/** Refusals of packages that no other event tells. */
+const untold: ReadonlySet<ErrorCode> = new Set([
+  'malformed',
+  'tooLarge',
+  'unavailable',
+  'unsupportedFormat',
+  'unsupportedVersion',
+]);
 /** Random bytes in the URI for the next packages of a session. */
 const uriBytes = 16;
 
@@ -190,11 +200,31 @@ export class DeviceSessions {
    * `failuresUntilForgotten` challenges, and for one that proved itself without the key of its account, `lockedOut` after too many of them, `unavailable` when there are too many sessions
    */
   async receive(arrived: ArrivedPackage): Promise<{ body: Uint8Array; hmac: string | undefined }> {
-    const { body, mediaType, hmac, way, associations, address, identity, from, proved } = arrived;
+    try {
+      return await this.#take(arrived, this.#read(arrived));
+    } catch (thrown) {
+      const { code, message: reason } = asPosternError(thrown);
+      const { address: peer } = arrived;
+      if (untold.has(code)) this.#parts.events.emit('session.refused', { peer, reason });
+      throw thrown;
+    }
+  }
+
+  /** @throws {PosternError} `unsupportedFormat`, `malformed`, `tooLarge` */
+  #read({ body, mediaType }: ArrivedPackage): SyncmlMessage {
     const message = decodeMessage(body, mediaType);
+    if (!isDeviceId(message.header.source.locUri))
+      throw new PosternError('malformed', `Source: expected ${deviceIdRule}`);
+    return message;
+  }
+
+  async #take(
+    arrived: ArrivedPackage,
+    message: SyncmlMessage,
+  ): Promise<{ body: Uint8Array; hmac: string | undefined }> {
+    const { body, mediaType, hmac, way, associations, address, identity, from, proved } = arrived;
     const { source, sessionId } = message.header;
     const deviceId = source.locUri;
-    if (!isDeviceId(deviceId)) throw new PosternError('malformed', `expected ${deviceIdRule}`);
     if (identity !== undefined && identity !== deviceId) {
       const reason = `the key of this association is that of ${identity}`;
       const status = DmStatus.Forbidden;
@@ -212,7 +242,7 @@ export class DeviceSessions {
     const credential = isOwnName ? undefined : this.#parts.credentials.get(deviceId);
     const host = from?.address ?? new URL(address).hostname.replace(/^\[|\]$/g, '');
     const lock = this.#guard.lockOf(deviceId, { address: host });
-    const seal = { body, hmac };
+    const seal = { body, mediaType, hmac };
     const arrival = { key: `${way} ${deviceId} ${sessionId}`, associations, message, seal };
     let measure: GatewayCredential | undefined;
     const found = this.#table.find(arrival, () => {
@@ -326,11 +356,11 @@ export class DeviceSessions {
     { sessionId, msgId }: SyncHdr,
     isLocked: boolean,
   ): BegunSession<Owner> {
-    const { credentials, entropy, events, schemesOf, alerted, vocabulary } = this.#parts;
+    const { credentials, entropy, events, proofsOf, alerted, vocabulary } = this.#parts;
     const { deviceId } = credential;
     const nonces = new SessionNonces(credentials, credential);
     const { serverId = this.#parts.gatewayId, way, address, uriFor } = arrived;
-    const schemes = schemesOf?.(deviceId);
+    const proofs = proofsOf?.(deviceId);
     const name = `${way} ${deviceId} ${sessionId}`;
     const challenge = this.#challenges.of(name, credential.clientNonce, !isLocked && msgId > 1);
     const random = uriFor && Buffer.from(entropy.bytes(uriBytes)).toString('base64url');
@@ -338,7 +368,7 @@ export class DeviceSessions {
       name: credential.clientName,
       secret: credential.clientSecret,
       nonce: credential.clientNonce,
-      ...(schemes && { schemes: schemes.client }),
+      ...(proofs && { schemes: proofs.client }),
     };
     let leaving = false;
     /** Whether a Device Detach Alert is about the sender. A child gateway sends them about its devices too. */
@@ -347,10 +377,10 @@ export class DeviceSessions {
       ends: { local: serverId, remote: deviceId },
       account: {
         own: {
-          name: serverId,
+          name: proofs?.serverName ?? serverId,
           secret: credential.serverSecret,
           nonce: credential.serverNonce,
-          ...(schemes && { schemes: schemes.server }),
+          ...(proofs && { schemes: proofs.server }),
         },
         peer: isLocked ? locked(peer) : peer,
       },

@@ -18,7 +18,8 @@ import { requestUrl } from '../../base/request-url.ts';
 import { uriHost } from '../../base/uri-host.ts';
 import type { EchoGuard } from '../../wire/coap/echo.ts';
 import { isSupported, MediaType } from '../../wire/syncml/codec.ts';
-import type { BootstrapServer } from './bootstrap-server.ts';
+import type { ArrivedPackage } from './arrived-package.ts';
+import type { BootstrapRequest, BootstrapServer } from './bootstrap-server.ts';
 import { type DeviceSessions, uriAssociation } from './device-sessions.ts';
 import { HttpBodies } from './http-bodies.ts';
 import {
@@ -53,6 +54,8 @@ export interface HttpSettings {
 export interface TlsIdentity {
   readonly cert: string;
   readonly key: string;
+  /** Authorities of the devices: each client is asked for a certificate (OMA DM security 1.2.1, section 5.3). */
+  readonly ca?: string;
 }
 
 export interface HttpBindingParts {
@@ -132,6 +135,8 @@ export class HttpBinding implements AsyncDisposable {
   readonly #parts: HttpBindingParts;
   readonly #bodies: HttpBodies;
   readonly #connections: HttpConnections;
+  /** Errors of parts that have told them by an event. */
+  readonly #told = new WeakSet<Error>();
   #server: Server | undefined;
 
   constructor(parts: HttpBindingParts) {
@@ -185,6 +190,14 @@ export class HttpBinding implements AsyncDisposable {
         { cause },
       );
     }
+    this.#server.on(
+      'tlsClientError',
+      guarded(events, 'http', (error: NodeJS.ErrnoException, socket: Socket) => {
+        // A client that left has refused, if anyone has.
+        if (error.code === 'ECONNRESET') return;
+        events.emit('http.refused', { peer: addressOf(socket), status: 0, reason: `TLS: ${error.message}` });
+      }),
+    );
     // Such as no file descriptor for a connection.
     this.#server.on('error', (error) => failed(events, 'http', error));
     if (!tls) events.emit('http.insecure', { security: 'none: HTTP without TLS' });
@@ -209,7 +222,10 @@ export class HttpBinding implements AsyncDisposable {
       connectionsCheckingInterval: check,
     };
     return tls
-      ? createTlsServer({ ...tls, minVersion, handshakeTimeout: handshake, ...times }, listener)
+      ? createTlsServer(
+          { ...tls, requestCert: tls.ca !== undefined, minVersion, handshakeTimeout: handshake, ...times },
+          listener,
+        )
       : createServer(times, listener);
   }
 
@@ -235,7 +251,20 @@ export class HttpBinding implements AsyncDisposable {
       const retryAfter = error.code === 'full' ? overloadRetryAfter : error.retryAfter;
       if (retryAfter !== undefined) response.setHeader('retry-after', retryAfter);
       const status = statusOf[error.code] ?? error.dmStatus;
-      refuse(response, status, error.code === 'internal' ? 'internal error' : error.message);
+      const reason = error.code === 'internal' ? 'internal error' : error.message;
+      if (error.code !== 'internal' && !this.#told.has(error))
+        this.#parts.events.emit('http.refused', { peer: addressOf(socket), status, reason });
+      refuse(response, status, reason);
+    }
+  }
+
+  /** Waits for a part that tells by an event what it refuses. */
+  async #telling<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (thrown) {
+      if (thrown instanceof PosternError) this.#told.add(thrown);
+      throw thrown;
     }
   }
 
@@ -263,8 +292,9 @@ export class HttpBinding implements AsyncDisposable {
     const mediaType = packageType(request);
     const address = remoteOf(request).address;
     const known = url.searchParams.get(sessionParameter);
-    const answer = await this.#parts.sessions.receive({
-      body: await this.#bodies.read(request),
+    const body = await this.#bodies.read(request);
+    const arrived: ArrivedPackage = {
+      body,
       mediaType,
       hmac: hmacOf(request),
       way: 'http',
@@ -274,7 +304,8 @@ export class HttpBinding implements AsyncDisposable {
       address: `http://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
       proved: (deviceId) => this.#proved(request, deviceId),
-    });
+    };
+    const answer = await this.#telling(this.#parts.sessions.receive(arrived));
     await this.#parts.settled();
     send(response, answer.body, mediaType, answer.hmac);
   }
@@ -323,7 +354,7 @@ export class HttpBinding implements AsyncDisposable {
       )?.[1];
       return found === undefined ? undefined : Buffer.from(found, 'base64');
     };
-    const answer = await bootstrapServer.answer({
+    const asked: BootstrapRequest = {
       deviceId: url.searchParams.get('id') ?? undefined,
       remote,
       mediaType: accepted,
@@ -331,7 +362,8 @@ export class HttpBinding implements AsyncDisposable {
       proof: field('proof'),
       address: this.#uriOf(request),
       proved: (deviceId) => this.#proved(request, deviceId),
-    });
+    };
+    const answer = await this.#telling(bootstrapServer.answer(asked));
     if (answer.kind === 'bootstrap') {
       await this.#parts.settled();
       send(response, answer.body, `${accepted}; ${answer.security}`, undefined);

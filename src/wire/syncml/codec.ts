@@ -2,6 +2,7 @@ import { PosternError } from '../../base/errors.ts';
 import { decodeCbor, encodeCbor } from './cbor.ts';
 import type { Element } from './elements.ts';
 import { commandWithValues, elementOf, messageOf, type SyncmlMessage } from './message.ts';
+import { cborSizes, type Sizes, wbxmlSizes, xmlSizes } from './size.ts';
 import { decodeWbxml, encodeWbxml } from './wbxml.ts';
 import { decodeXml, encodeXml } from './xml.ts';
 
@@ -15,14 +16,20 @@ export const MediaType = {
 /** Media types that clients of SyncML 1.1 and DM 1.1 use for the same codings. */
 const older = { Xml: 'application/vnd.syncml+xml', Wbxml: 'application/vnd.syncml+wbxml' } as const;
 
-const codings: Readonly<
-  Record<string, { encode(root: Element): Uint8Array; decode(coded: Uint8Array): Element }>
-> = {
-  [older.Xml]: { encode: encodeXml, decode: decodeXml },
-  [older.Wbxml]: { encode: encodeWbxml, decode: decodeWbxml },
-  [MediaType.Xml]: { encode: encodeXml, decode: decodeXml },
-  [MediaType.Wbxml]: { encode: encodeWbxml, decode: decodeWbxml },
-  [MediaType.Cbor]: { encode: encodeCbor, decode: decodeCbor },
+interface Coding {
+  encode(root: Element): Uint8Array;
+  decode(coded: Uint8Array): Element;
+  readonly sizes: Sizes;
+}
+const xml: Coding = { encode: encodeXml, decode: decodeXml, sizes: xmlSizes };
+const wbxml: Coding = { encode: encodeWbxml, decode: decodeWbxml, sizes: wbxmlSizes };
+
+const codings: Readonly<Record<string, Coding>> = {
+  [older.Xml]: xml,
+  [older.Wbxml]: wbxml,
+  [MediaType.Xml]: xml,
+  [MediaType.Wbxml]: wbxml,
+  [MediaType.Cbor]: { encode: encodeCbor, decode: decodeCbor, sizes: cborSizes },
 };
 
 const codingOf = (mediaType: string) => {
@@ -36,6 +43,12 @@ export const encodings = { xml: MediaType.Xml, wbxml: MediaType.Wbxml, cbor: Med
 
 /** Whether messages of this media type can be read and written. */
 export const isSupported = (mediaType: string): boolean => Object.hasOwn(codings, mediaType);
+
+/**
+ * What messages of the media type take.
+ * @throws {PosternError} `unsupportedFormat`
+ */
+export const sizesOf = (mediaType: string): Sizes => codingOf(mediaType).sizes;
 
 /**
  * Writes a message in the coding of the media type.

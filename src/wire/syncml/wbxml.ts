@@ -4,7 +4,8 @@ import { ddfPage, ddfTag } from './ddf-wbxml.ts';
 import { writeDdf } from './ddf-xml.ts';
 import { ElementBuilder, octetsOf } from './element-builder.ts';
 import type { Element, ElementName } from './elements.ts';
-import { elements, isElementName, isPacked, keyOfToken, messageLimits, nameOfKey } from './elements.ts';
+import { elements, isElementName, keyOfToken, messageLimits, nameOfKey } from './elements.ts';
+import { hasOpaqueData, metaText } from './meta-text.ts';
 import { readWbxml, type WbxmlName } from './wbxml-reader.ts';
 import { WbxmlWriter } from './wbxml-writer.ts';
 
@@ -44,18 +45,10 @@ function write(writer: WbxmlWriter, { name, content }: Element, packed: boolean)
     if (packed) writer.octets(content);
     else writer.text(Buffer.from(content).toString('base64'));
   else {
-    const isOpaque = name === 'Item' && isPacked(metaText(content, 'Type'));
+    const isOpaque = name === 'Item' && hasOpaqueData(content);
     for (const each of content) write(writer, each, isOpaque && each.name === 'Data');
   }
   writer.close();
-}
-
-/** The text of Format or Type in the Meta among these elements. */
-function metaText(siblings: readonly Element[], wanted: 'Format' | 'Type'): string | undefined {
-  const meta = siblings.find(({ name }) => name === 'Meta')?.content;
-  if (!Array.isArray(meta)) return undefined;
-  const found = (meta as readonly Element[]).find(({ name }) => name === wanted)?.content;
-  return typeof found === 'string' ? found : undefined;
 }
 
 /**

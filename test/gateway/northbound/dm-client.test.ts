@@ -74,6 +74,7 @@ function rig(
     gatewayId: 'gw',
     serverId: 'dm.example',
     mediaType: MediaType.Wbxml,
+    isUplinkVerified: true,
     accounts,
     tree,
     outbox,

@@ -1,19 +1,20 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import type { EventName } from '../../../src/base/event-table.ts';
 import type { Gateway } from '../../../src/gateway/gateway.ts';
 import { encodeProof, proofMac } from '../../../src/wire/syncml/bootstrap-proof.ts';
 import { verifyBootstrap } from '../../../src/wire/syncml/bootstrap-security.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
 import { decodeTnds } from '../../../src/wire/syncml/tnds.ts';
-import { Site, secrets } from '../../journeys/site.ts';
+import { gatewayConfig, Site, secrets } from '../../journeys/site.ts';
 import { LeapClock } from '../../leap-clock.ts';
 import { startAedes } from '../../peers/brokers.ts';
-import { selfSigned } from '../../peers/certificates.ts';
+import { issuedBy, newAuthority, selfSigned } from '../../peers/certificates.ts';
 import { StockClient } from '../../peers/stock-client.ts';
 import { firstPackage } from '../../wire/syncml/messages.ts';
 
@@ -170,6 +171,47 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
     assert.equal(gateway.devices().length, 1);
   });
 
+  // conforms: HTT-2
+  test('TLS with client-ca takes a client with a certificate of these authorities alone, also after a reload', async (t) => {
+    const [devices, others] = ['devices', 'others'].map(() => mkdtempSync(join(tmpdir(), 'postern-mtls-')));
+    t.after(() => {
+      for (const folder of [devices!, others!]) rmSync(folder, { recursive: true });
+    });
+    const [key, cert] = [join(devices!, 'key.pem'), join(devices!, 'cert.pem')] as const;
+    selfSigned('localhost', { key, cert }, '-addext', 'subjectAltName=IP:127.0.0.1');
+    const read = (names: { cert: string; key: string }) => ({
+      cert: readFileSync(names.cert, 'utf8'),
+      key: readFileSync(names.key, 'utf8'),
+    });
+    const [good, bad] = [devices!, others!].map((folder) => {
+      newAuthority(folder);
+      return read(issuedBy(folder, 'device'));
+    });
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const tables = http({ 'tls-cert': cert, 'tls-key': key, 'client-ca': join(devices!, 'ca.pem') });
+    const gateway = await site.gateway([], tables);
+    let sessions = 0;
+    const session = async (identity?: { cert: string; key: string }) => {
+      await using client = new StockClient({
+        ...stock,
+        url: `${gateway.httpUrl}/funambol/dm`,
+        ca: readFileSync(cert, 'utf8'),
+        ...(identity && { identity }),
+      });
+      return await client.session(String(++sessions));
+    };
+    assert.equal(await session(good), 200);
+    const refused = site.gatewayEvents.next('http.refused', { peer: '127.0.0.1', status: 0 });
+    await assert.rejects(session());
+    assert.match(String((await refused).fields.reason), /^TLS: .*certificate/);
+    await assert.rejects(session(bad));
+    copyFileSync(join(others!, 'ca.pem'), join(devices!, 'ca.pem'));
+    gateway.reload(() => gatewayConfig(broker.url, [], tables));
+    await assert.rejects(session(good));
+    assert.equal(await session(bad), 200);
+  });
+
   const guessingAt = ({ httpUrl }: Gateway) =>
     new StockClient({ ...stock, password: 'guess', url: `${httpUrl}/funambol/dm` });
 
@@ -193,6 +235,42 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
     for (let session = 1; session < 10 && status !== 429; session++)
       status = await client.session(String(session));
     assert.equal(status, 429);
+  });
+});
+
+describe('accounts of stock clients', limit, () => {
+  const names = { user: 'u', password: 'pw', serverName: 'dmserver', serverPassword: 'sp' };
+  const short = { device: id, reason: 'client-secret and server-secret of less than 8 characters' };
+
+  // conforms: SEC-1, SEC-2
+  test('the names in the proofs are those of the account, not ServerID and DevId; short secrets are told', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const account = {
+      id,
+      'client-name': names.user,
+      'client-secret': names.password,
+      'client-auth': ['md5', 'basic'],
+      'server-name': names.serverName,
+      'server-secret': names.serverPassword,
+      'server-auth': ['md5', 'basic'],
+    };
+    const headend = await site.headend([], {
+      device: [account],
+      policy: { 'assisted-bootstrap': false },
+    });
+    const gateway = await site.gateway([], http({ device: [account] }));
+    const url = gateway.httpUrl ?? '';
+    for (const auth of ['md5', 'basic'] as const) {
+      await using own = new StockClient({ ...stock, ...names, auth, url: `${url}/funambol/dm` });
+      assert.equal(await own.session(), 200, `gateway, ${auth}`);
+      const far = { serverId: 'dm.example', url: `${url}/dm/t/dm.example` };
+      await using tunnelled = new StockClient({ ...stock, ...names, ...far, auth });
+      assert.equal(await tunnelled.session(), 200, `DM server, ${auth}`);
+    }
+    assert.equal(headend.devices()[0]?.gateway, 'gw-1');
+    for (const told of [site.gatewayEvents, site.headendEvents])
+      assert.deepEqual((await told.until('config.weak-secret')).fields, short);
   });
 });
 
@@ -272,19 +350,32 @@ describe('requests that are refused or broken off', limit, () => {
         ...(method === 'POST' && { body }),
       });
     const good = encodeMessage(firstPackage, MediaType.Xml);
-    const cases: [string, Promise<Response>, number][] = [
-      ['another path', post('/nowhere', good, MediaType.Xml), 404],
-      ['another method', post('/funambol/dm', good, MediaType.Xml, 'GET'), 405],
-      ['another type', post('/funambol/dm', good, 'text/plain'), 415],
-      ['garbage', post('/funambol/dm', 'garbage', MediaType.Xml), 400],
-      ['garbage of WBXML', post('/funambol/dm', 'garbage', MediaType.Wbxml), 400],
-      ['a device without an account, which is challenged', post('/funambol/dm', good, MediaType.Xml), 200],
-      ['too large', post('/funambol/dm', 'x'.repeat(300_000), MediaType.Xml), 413],
-      ['an unknown DM server', post('/dm/t/nobody', good, MediaType.Xml), 404],
+    const refused = 'http.refused';
+    /** What is asked, the status, and the event that tells the reason, once. */
+    const cases: [string, () => Promise<Response>, number, EventName | undefined][] = [
+      ['another path', () => post('/nowhere', good, MediaType.Xml), 404, refused],
+      ['another method', () => post('/funambol/dm', good, MediaType.Xml, 'GET'), 405, refused],
+      ['another type', () => post('/funambol/dm', good, 'text/plain'), 415, refused],
+      ['garbage', () => post('/funambol/dm', 'garbage', MediaType.Xml), 400, 'session.refused'],
+      ['garbage of WBXML', () => post('/funambol/dm', 'garbage', MediaType.Wbxml), 400, 'session.refused'],
+      ['no account, which is challenged', () => post('/funambol/dm', good, MediaType.Xml), 200, undefined],
+      ['too large', () => post('/funambol/dm', 'x'.repeat(300_000), MediaType.Xml), 413, refused],
+      ['an unknown DM server', () => post('/dm/t/nobody', good, MediaType.Xml), 404, 'tunnel.unknown-server'],
+      ['no device', () => post('/dm/t/dm.example', 'x', MediaType.Xml), 400, 'tunnel.package-refused'],
+      ['no device to bootstrap', () => post('/dm/bs', '', MediaType.Xml), 400, 'bootstrap.refused'],
     ];
     const quick = await site.gatewayEvents.until('http.insecure');
     assert.equal(quick.severity, 'warn');
-    for (const [what, asked, status] of cases) assert.equal((await asked).status, status, what);
+    const tellers = [...new Set(cases.flatMap(([, , , event]) => event ?? []))];
+    const told = () => site.gatewayEvents.all.filter(({ name }) => tellers.includes(name));
+    for (const [what, ask, status, event] of cases) {
+      const before = told().length;
+      const answer = await ask();
+      assert.equal(answer.status, status, what);
+      const [now, ...more] = told().slice(before);
+      assert.deepEqual([now?.name, more.length], [event, 0], what);
+      if (now?.name === refused) assert.equal(`${now.fields.reason}\n`, await answer.text(), what);
+    }
   });
 
   test('a request gets 504 if the DM server does not answer, and 503 with Retry-After if the uplink is down', async () => {
