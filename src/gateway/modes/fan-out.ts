@@ -1,6 +1,7 @@
 import { hasExec, type Operation, type OperationOutcome, textOfResult } from '../../dm/server-session.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
 import type { FanoutOrder } from '../../mo/fanout-order.ts';
+import { createsUnnamed } from './adapted-nodes.ts';
 import type { Attempt, AttemptOptions, Outcome } from './campaign-parts.ts';
 import type { Manage } from './waiting-work.ts';
 
@@ -11,10 +12,11 @@ export interface FanOutParts {
 }
 
 /**
- * Whether a fan-out may be repeated on a device that may have performed it already: true unless it contains an Exec.
+ * Whether a fan-out may be repeated on a device that may have performed it already: true unless it contains an Exec, or creates an
+ * instance whose ID an LwM2M client chooses.
  */
 export const isRepeatable = ({ operations }: Pick<FanoutOrder, 'operations'>): boolean =>
-  !hasExec(operations);
+  !hasExec(operations) && !operations.some(createsUnnamed);
 
 /**
  * Performs a fan-out (GwMO) on one device.
