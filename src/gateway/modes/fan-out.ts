@@ -1,5 +1,7 @@
-import { hasExec, type Operation, type OperationOutcome, textOfResult } from '../../dm/server-session.ts';
+import { hasExec, type Operation, type OperationOutcome } from '../../dm/server-session.ts';
+import { shownResult } from '../../dm/shown-result.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
+import { campaignValue } from '../../mo/campaign-result.ts';
 import type { FanoutOrder } from '../../mo/fanout-order.ts';
 import { createsUnnamed } from './adapted-nodes.ts';
 import type { Attempt, AttemptOptions, Outcome } from './campaign-parts.ts';
@@ -50,11 +52,7 @@ function outcomeOf(outcomes: readonly OperationOutcome[]): Outcome {
     status: all.find(({ status }) => !isOk(status))?.status ?? DmStatus.Ok,
     parts: all.map(({ status, results }) => ({
       status,
-      results: results.map(({ uri, data }) => ({
-        uri,
-        data: textOfResult(data),
-        ...(typeof data !== 'string' && { format: 'b64' as const }),
-      })),
+      results: results.map((result) => campaignValue(shownResult(result))),
     })),
   };
 }
