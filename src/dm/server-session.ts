@@ -318,10 +318,6 @@ export const placeOf = (operation: Operation): string =>
 export const valueText = (data: string | Uint8Array): string =>
   typeof data === 'string' ? data : Buffer.from(data).toString();
 
-/** The value of a result as text. Octets become base64. */
-export const textOfResult = (data: string | Uint8Array): string =>
-  typeof data === 'string' ? data : Buffer.from(data).toString('base64');
-
 async function* nothing(): Work {}
 
 /** Asks a client, before it gets a value in chunks, whether it takes them. */

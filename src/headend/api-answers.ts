@@ -27,7 +27,16 @@ export const outcomeAnswer: v.GenericSchema<OutcomeView> = v.strictObject({
       v.array(
         v.strictObject({
           uri: text('Node'),
-          format: v.optional(text('Format of the value: chr, int, bool, bin, node, …')),
+          format: v.optional(
+            text(
+              'Format of the value: bin for octets, node for an interior node; chr, int, bool, float, xml, date, time, null',
+            ),
+          ),
+          type: v.optional(
+            text(
+              'Type that the device said: a MIME type, or the identifier of a management object. Octets of type text/plain are a text that XML cannot hold',
+            ),
+          ),
           data: text(
             'The value. Octets (bin) are base64. The value of an interior node is the names of its children, joined by /',
           ),

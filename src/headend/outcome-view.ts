@@ -1,5 +1,6 @@
 import * as v from 'valibot';
-import { type OperationOutcome, placeOf, textOfResult } from '../dm/server-session.ts';
+import { type OperationOutcome, placeOf } from '../dm/server-session.ts';
+import { shownResult } from '../dm/shown-result.ts';
 
 /** An outcome as the API shows it and as this server stores it. Fields that do not apply are absent. */
 export interface OutcomeView {
@@ -9,7 +10,12 @@ export interface OutcomeView {
   /** DM status. */
   readonly status: number;
   /** What a Get returned. */
-  readonly results?: { readonly uri: string; readonly format?: string | undefined; readonly data: string }[];
+  readonly results?: {
+    readonly uri: string;
+    readonly format?: string | undefined;
+    readonly type?: string | undefined;
+    readonly data: string;
+  }[];
   /** What the user of the device said to a question. */
   readonly said?: readonly string[];
   /** Outcomes of the commands inside an Atomic or Sequence. */
@@ -21,7 +27,7 @@ export const outcomeView = ({ operation, status, results, said, parts }: Operati
   uri: placeOf(operation),
   status,
   ...(results.length > 0 && {
-    results: results.map(({ uri, format, data }) => ({ uri, format, data: textOfResult(data) })),
+    results: results.map(shownResult),
   }),
   ...(said && { said }),
   ...(parts && { parts: parts.map(outcomeView) }),
@@ -49,7 +55,14 @@ export const storedOutcomes: v.GenericSchema<OutcomeView[]> = v.array(
       uri: v.string(),
       status: v.number(),
       results: v.exactOptional(
-        v.array(v.object({ uri: v.string(), format: v.optional(v.string()), data: v.string() })),
+        v.array(
+          v.object({
+            uri: v.string(),
+            format: v.optional(v.string()),
+            type: v.optional(v.string()),
+            data: v.string(),
+          }),
+        ),
       ),
       said: v.exactOptional(v.array(v.string())),
       parts: v.exactOptional(storedOutcomes),

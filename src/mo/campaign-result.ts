@@ -1,16 +1,31 @@
 import { SaxesParser } from 'saxes';
 import { PosternError } from '../base/errors.ts';
 import { fitsXml, forXml } from '../base/presentable.ts';
+import type { ShownResult } from '../dm/shown-result.ts';
 import { isOk } from '../dm/status.ts';
 import { escapeXml } from '../wire/syncml/escape-xml.ts';
+import { isNodeFormat } from '../wire/syncml/tnds.ts';
 import { ReturnFormat } from './campaign.ts';
 
-/** A value that a device gave. With the format `b64`, `data` is the base64 of octets; without, it is any text. */
+/** A value that a device gave. */
 export interface CampaignValue {
   readonly uri: string;
   readonly data: string;
-  readonly format?: 'b64' | undefined;
+  /** DM format, `chr` if absent. With `b64`, `data` is the base64 of octets. With `node`, it is the names of children, joined by `/`. */
+  readonly format?: string | undefined;
+  /** Type that the device said, if it is not `text/plain`. Octets of type `text/plain` are a text that XML cannot hold. */
+  readonly type?: string | undefined;
 }
+
+const plainText = 'text/plain';
+
+/** A result of a device as a campaign keeps it. */
+export const campaignValue = ({ uri, format, type, data }: ShownResult): CampaignValue => ({
+  uri,
+  data,
+  ...(format !== 'chr' && { format: format === 'bin' ? 'b64' : format }),
+  ...(type !== undefined && (type !== plainText || format === 'bin') && { type }),
+});
 
 /** Outcome of one device. */
 export interface DeviceOutcome {
@@ -67,11 +82,15 @@ function line({ device, parts }: DeviceOutcome, format: number): string {
   const results =
     format === ReturnFormat.Full
       ? parts.flatMap((part, at) =>
-          part.results.map(({ uri, data, format: given }) => {
-            const which = at === 0 ? '' : ` Command="${at}"`;
-            const at64 = given || !fitsXml(data) ? ' Format="b64"' : '';
-            const value = fitsXml(data) ? escapeXml(data) : Buffer.from(data).toString('base64');
-            return `<Result URI="${escapeXml(forXml(uri))}"${which}${at64}>${value}</Result>`;
+          part.results.map((result) => {
+            const { uri, data, format, type } = fitsXml(result.data) ? result : inBase64(result);
+            const attributes = Object.entries({
+              URI: uri,
+              ...(at > 0 && { Command: String(at) }),
+              ...(format !== undefined && { Format: format }),
+              ...(type !== undefined && { Type: type }),
+            }).map(([name, value]) => ` ${name}="${escapeXml(forXml(value))}"`);
+            return `<Result${attributes.join('')}>${escapeXml(data)}</Result>`;
           }),
         )
       : [];
@@ -79,9 +98,19 @@ function line({ device, parts }: DeviceOutcome, format: number): string {
   return results.length === 0 ? `${head}/>` : `${head}>${results.join('')}</Device>`;
 }
 
+const inBase64 = ({ uri, data }: CampaignValue): CampaignValue => ({
+  uri,
+  data: Buffer.from(data).toString('base64'),
+  format: 'b64',
+  type: plainText,
+});
+
 /** The complete outcome of one device as XML. */
 export const detailXml = (outcome: DeviceOutcome): string =>
   `<DeviceResult Status="${outcome.status}" Commands="${outcome.parts.map(({ status }) => status).join(' ')}">${line(outcome, ReturnFormat.Full)}</DeviceResult>`;
+
+const isFormat = (format: string | undefined): format is string =>
+  format !== undefined && (format === 'b64' || isNodeFormat(format));
 
 /** Bounds of a result that is read. `commands` and `results` are those of one device. */
 const resultLimits = { characters: 1024 * 1024, devices: 1024, commands: 256, results: 4096 } as const;
@@ -98,7 +127,7 @@ export function readResult(xml: string): DeviceOutcome[] {
   bounded(xml.length, 'characters');
   const outcomes: DeviceOutcome[] = [];
   let group = { status: 0, parts: [] as number[] };
-  let results: { uri: string; data: string; part: number; format?: 'b64' }[] = [];
+  let results: (CampaignValue & { data: string; readonly part: number })[] = [];
   let device = '';
   const parser = new SaxesParser({ xmlns: false, position: false });
   parser.on('error', ({ message }) => {
@@ -121,7 +150,8 @@ export function readResult(xml: string): DeviceOutcome[] {
         uri: attributes.URI ?? '',
         data: '',
         part: Number(attributes.Command ?? 0),
-        ...(attributes.Format === 'b64' && { format: 'b64' }),
+        ...(isFormat(attributes.Format) && { format: attributes.Format }),
+        ...(attributes.Type !== undefined && { type: attributes.Type }),
       });
     }
   });

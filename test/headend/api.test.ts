@@ -62,12 +62,26 @@ test(
         { name: 'Replace', uri: './Settings/Label', data: 'north' },
         { name: 'Replace', uri: './Settings/ReportInterval', format: 'int', data: '60' },
         { name: 'Get', uri: './Nothing' },
+        { name: 'Get', uri: './Settings/ReportInterval' },
+        { name: 'Get', uri: './DevDetail/LrgObj' },
+        { name: 'Get', uri: './Settings' },
+        { name: 'Get', uri: './DevInfo?list=TNDS' },
       ],
     });
+    const outcomes = replaced.body.operations as unknown as {
+      status: number;
+      results?: { format: string; type?: string; data: string }[];
+    }[];
     assert.deepEqual(
-      (replaced.body.operations as unknown as { status: number }[]).map(({ status }) => status),
-      [200, 200, 404],
+      outcomes.map(({ status }) => status),
+      [200, 200, 404, 200, 200, 200, 200],
     );
+    const found = outcomes.slice(3).map(({ results: [result] = [] }) => result);
+    assert.deepEqual(
+      found.map((result) => result?.format),
+      ['int', 'bool', 'node', 'xml'],
+    );
+    assert.equal(found[3]?.type, 'application/vnd.syncml.dmtnds+xml');
     assert.deepEqual(
       [device.value('Settings', 'Label'), device.value('Settings', 'ReportInterval')],
       ['north', '60'],

@@ -7,6 +7,7 @@ import { describe, test } from 'node:test';
 import { hashedName } from '../../src/base/hashed-name.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import type { Headend } from '../../src/headend/headend.ts';
+import { readResult } from '../../src/mo/campaign-result.ts';
 import { Code, codeText } from '../../src/wire/coap/codes.ts';
 import { Option, uint, uriOptions } from '../../src/wire/coap/options.ts';
 import { LeapClock } from '../leap-clock.ts';
@@ -113,7 +114,7 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
     const command = `${get('./3303/0/5700', './DevDetail/FwV')}<Replace><CmdID>8</CmdID><Item><Target><LocURI>./3303/0/5750</LocURI></Target><Data>cellar</Data></Item></Replace>`;
     assert.equal(
       await fanOut(site, headend, 'read', command),
-      `<CampaignResult Total="1" Done="1" Failed="0" Pending="0"><Group Status="200" Commands="200 200 200" Count="1"><Device ID="${id}"><Result URI="./3303/0/5700">21.5</Result><Result URI="./DevDetail/FwV" Command="1">1.0.0</Result></Device></Group></CampaignResult>`,
+      `<CampaignResult Total="1" Done="1" Failed="0" Pending="0"><Group Status="200" Commands="200 200 200" Count="1"><Device ID="${id}"><Result URI="./3303/0/5700" Format="float">21.5</Result><Result URI="./DevDetail/FwV" Command="1">1.0.0</Result></Device></Group></CampaignResult>`,
     );
     assert.equal(client.value('/3303/0/5750'), 'cellar');
 
@@ -278,7 +279,7 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
     await site.gatewayEvents.until('registration.proven', { device: id, firmware: version });
     const result = await fanOut(site, headend, 'ask', get('./DevDetail/FwV', './5/0/5'));
     assert.ok(result.includes(`<Result URI="./DevDetail/FwV">${version}</Result>`), result);
-    assert.ok(result.includes('<Result URI="./5/0/5" Command="1">1</Result>'), result);
+    assert.ok(result.includes('<Result URI="./5/0/5" Command="1" Format="int">1</Result>'), result);
     assert.equal(
       gateway.devices()[0]?.firmware,
       version,
@@ -365,7 +366,7 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
     const onClient = { targets: { devices: [id] } };
     assert.match(
       await fanOut(site, headend, 'state', get('./FwUpdate/State', './FwUpdate/PkgVersion'), onClient),
-      /State">100<.*PkgVersion" Command="1">2.0</,
+      /State" Format="int">100<.*PkgVersion" Command="1">2.0</,
     );
     // The package was installed, so there is none any more.
     assert.match(await fanOut(site, headend, 'again', exec('Update'), onClient), /Failed="1".*Status="410"/);
@@ -409,8 +410,18 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
         [2, 'LwM2M', 'gw-2'],
       ],
     );
-    const result = await fanOut(site, headend, 'deep', get('./3303/0/5700'), { targets: { devices: [id] } });
-    assert.match(result, /<Result URI=".\/3303\/0\/5700">21.5<\/Result>/);
+    const nodes = ['./3303/0/5700', './3311/0', './3311/0/5850', './3311/0/5851', './3303/0/5750'] as const;
+    const result = await fanOut(site, headend, 'deep', get(...nodes), { targets: { devices: [id] } });
+    assert.deepEqual(
+      readResult(result)[0]?.parts.map(({ results: [found] }) => [found?.format, found?.data]),
+      [
+        ['float', '21.5'],
+        ['node', '5850/5851'],
+        ['bool', 'false'],
+        ['int', '40'],
+        [undefined, 'hall'],
+      ],
+    );
     const moved = site.client(id, top);
     await moved.start();
     await moved.attached;

@@ -126,7 +126,8 @@ describe(`a device may say anything of itself (POSTERN_SEED=${seed})`, { timeout
       });
       await site.headendEvents.until('alert.command-fanout', { correlator });
       const brought = readResult(headend.fanouts()[0]?.result ?? '').map(({ device, parts: [part] }) => {
-        const { data = '', format } = part?.results[0] ?? {};
+        const { data = '', format, type } = part?.results[0] ?? {};
+        assert.equal(type, format && 'text/plain', 'octets that are a text');
         return [device, format ? Buffer.from(data, 'base64').toString() : data] as const;
       });
       // Half of a surrogate pair has no form in UTF-8: an encoder writes one U+FFFD, or three octets that are none.

@@ -3,74 +3,125 @@ import { DmStatus, isOk } from '../../dm/status.ts';
 
 type Perform = (operation: Operation) => Promise<OperationOutcome>;
 
-/** A Replace that succeeded. */
-interface Done {
-  readonly operation: NodeOperation;
-  /** The value before. */
-  readonly before: OperationOutcome['results'][number];
+/** What became of one step of an Atomic. */
+export interface StepOutcome {
+  /** Outcomes of the operations of the step, in their order. */
+  readonly outcomes: readonly OperationOutcome[];
+  /** Undoes what the client has, or may have, done. Returns whether it is undone. Absent when nothing was done. */
+  readonly undo?: () => Promise<boolean>;
 }
 
-const isReplace = (operation: Operation): operation is NodeOperation => operation.name === 'Replace';
-const outcomeWith = (operation: Operation, status: number): OperationOutcome => ({
+export interface AtomicParts {
+  readonly perform: Perform;
+  /** What an Add creates: a name that all Adds below the same instance have. `undefined` for an Add of anything else. */
+  readonly instanceOf: (add: NodeOperation) => string | undefined;
+  /** Creates one instance by all its Adds. Never throws. */
+  readonly create: (adds: readonly NodeOperation[]) => Promise<StepOutcome>;
+}
+
+export const outcomeWith = (operation: Operation, status: number): OperationOutcome => ({
   operation,
   status,
   results: [],
 });
 
+/** What the client does at once. */
+type Step = () => Promise<StepOutcome>;
+
 /**
- * Performs an Atomic (OMA DM protocol 1.2.1, section 10.2) on a device that has no such command. Each value is read
- * before it is replaced. When a Replace fails, the earlier values are written back. Therefore only Replace is supported
- * in an Atomic: any other operation in it gets 406, and nothing is performed.
+ * Performs an Atomic (OMA DM protocol 1.2.1, section 10.2) on a device that has no such command. All Adds below one instance are one
+ * Create, at the place of the first of them. A value is read before it is replaced. When a step fails, the earlier values are
+ * written back, and the instances that were created are deleted. Any other operation gets 406, and nothing is performed.
  *
  * A value that cannot be read is not replaced: its Replace gets the status of the Get, such as 408 from a silent client.
  *
- * Returns 200; 507 when an operation failed and everything was written back; 516 when writing back failed.
+ * Returns 200; 507 when an operation failed and everything was undone; 516 when undoing failed.
  */
-export async function performAtomic(atomic: Compound, perform: Perform): Promise<OperationOutcome> {
+export async function performAtomic(atomic: Compound, parts: AtomicParts): Promise<OperationOutcome> {
   const { operations } = atomic;
-  const ended = (status: number, parts: readonly OperationOutcome[]): OperationOutcome => ({
-    ...outcomeWith(atomic, status),
-    parts,
-  });
-  if (!operations.every(isReplace)) {
-    const status = (each: Operation) =>
-      isReplace(each) ? DmStatus.NotExecuted : DmStatus.OptionalFeatureNotSupported;
-    return ended(
-      DmStatus.AtomicFailed,
-      operations.map((each) => outcomeWith(each, status(each))),
-    );
+  const steps = stepsOf(operations, parts);
+  if (!steps) return ended(atomic, DmStatus.AtomicFailed, unsupported(operations, parts));
+  const known = new Map<Operation, OperationOutcome>();
+  const done: (StepOutcome & { isFailed: boolean })[] = [];
+  for (const run of steps) {
+    const step = await run();
+    const isFailed = !step.outcomes.every(({ status }) => isOk(status));
+    for (const outcome of step.outcomes) known.set(outcome.operation, outcome);
+    done.push({ ...step, isFailed });
+    if (isFailed) break;
   }
-  const done: Done[] = [];
-  for (const [at, operation] of operations.entries()) {
-    const read = await perform({ name: 'Get', uri: operation.uri });
-    const [before] = read.results;
-    const outcome = before ? await perform(operation) : outcomeWith(operation, read.status);
-    if (before && isOk(outcome.status)) {
-      done.push({ operation, before });
+  const status = done.at(-1)?.isFailed ? await undoAll(done, known) : DmStatus.Ok;
+  const outcomes = operations.map((each) => known.get(each) ?? outcomeWith(each, DmStatus.NotExecuted));
+  return ended(atomic, status, outcomes);
+}
+
+const ended = (atomic: Compound, status: number, parts: readonly OperationOutcome[]): OperationOutcome => ({
+  ...outcomeWith(atomic, status),
+  parts,
+});
+
+const instanceIn = (operation: Operation, { instanceOf }: AtomicParts): string | undefined =>
+  operation.name === 'Add' ? instanceOf(operation) : undefined;
+
+/** The steps of an Atomic. `undefined` when it has an operation that is not supported. */
+function stepsOf(operations: readonly Operation[], parts: AtomicParts): readonly Step[] | undefined {
+  const steps: Step[] = [];
+  const created = new Map<string, NodeOperation[]>();
+  for (const operation of operations) {
+    if (operation.name === 'Replace') {
+      steps.push(() => replace(operation, parts.perform));
       continue;
     }
-    const takenBack = await takeBack(done, perform);
-    const parts = operations.map((other, place) =>
-      place === at ? outcome : outcomeWith(other, takenBack.get(other) ?? DmStatus.NotExecuted),
-    );
-    const isWhole = [...takenBack.values()].every((status) => status === DmStatus.RolledBack);
-    return ended(isWhole ? DmStatus.AtomicFailed : DmStatus.AtomicRollbackFailed, parts);
+    const instance = instanceIn(operation, parts);
+    if (operation.name !== 'Add' || instance === undefined) return undefined;
+    const others = created.get(instance);
+    if (others) {
+      others.push(operation);
+      continue;
+    }
+    const adds = [operation];
+    created.set(instance, adds);
+    steps.push(() => parts.create(adds));
   }
-  return ended(
-    DmStatus.Ok,
-    operations.map((each) => outcomeWith(each, DmStatus.Ok)),
+  return steps;
+}
+
+const unsupported = (operations: readonly Operation[], parts: AtomicParts): readonly OperationOutcome[] =>
+  operations.map((each) =>
+    each.name === 'Replace' || instanceIn(each, parts) !== undefined
+      ? outcomeWith(each, DmStatus.NotExecuted)
+      : outcomeWith(each, DmStatus.OptionalFeatureNotSupported),
   );
+
+async function replace(operation: NodeOperation, perform: Perform): Promise<StepOutcome> {
+  const read = await perform({ name: 'Get', uri: operation.uri });
+  const [before] = read.results;
+  if (!before) return { outcomes: [outcomeWith(operation, read.status)] };
+  const outcome = await perform(operation);
+  const undo = async () => {
+    const { format, data } = before;
+    return isOk((await perform({ ...operation, format, data })).status);
+  };
+  // Without an answer the value may have been written.
+  const mayBeDone = isOk(outcome.status) || outcome.status === DmStatus.RequestTimeout;
+  return { outcomes: [outcome], ...(mayBeDone && { undo }) };
 }
 
 /**
- * Writes back the earlier values, the last operation first. Returns the DM status of each: 216, or 516 when that
- * failed.
+ * Undoes all steps, the last one first, and gives the operations that had succeeded their statuses: 216, or 516 when undoing failed.
+ * Returns the status of the Atomic.
  */
-async function takeBack(done: readonly Done[], perform: Perform): Promise<ReadonlyMap<Operation, number>> {
-  const takenBack = new Map<Operation, number>();
-  for (const { operation, before } of done.toReversed()) {
-    const { status } = await perform({ ...operation, format: before.format, data: before.data });
-    takenBack.set(operation, isOk(status) ? DmStatus.RolledBack : DmStatus.AtomicRollbackFailed);
+async function undoAll(
+  done: readonly (StepOutcome & { readonly isFailed: boolean })[],
+  known: Map<Operation, OperationOutcome>,
+): Promise<number> {
+  let isWhole = true;
+  for (const { outcomes, undo, isFailed } of done.toReversed()) {
+    const isUndone = (await undo?.()) ?? true;
+    isWhole &&= isUndone;
+    if (isFailed) continue;
+    const status = isUndone ? DmStatus.RolledBack : DmStatus.AtomicRollbackFailed;
+    for (const { operation } of outcomes) known.set(operation, outcomeWith(operation, status));
   }
-  return takenBack;
+  return isWhole ? DmStatus.AtomicFailed : DmStatus.AtomicRollbackFailed;
 }

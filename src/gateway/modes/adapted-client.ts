@@ -5,6 +5,7 @@ import { type NodePath, parseNodeUri } from '../../dm/uri.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 import { performAtomic } from './adapted-atomic.ts';
+import { AdaptedCreation } from './adapted-creation.ts';
 import type { AdaptedFirmware } from './adapted-firmware.ts';
 import { commandNotAllowed, findNode, notSupported } from './adapted-nodes.ts';
 import type { AdaptedPatience } from './adapted-patience.ts';
@@ -22,6 +23,7 @@ export class AdaptedClient {
   readonly #patience: AdaptedPatience;
   readonly #reader: AdaptedReader;
   readonly #writer: AdaptedWriter;
+  readonly #creation: AdaptedCreation;
 
   constructor(client: Registration, calls: LwM2mCalls, firmware: AdaptedFirmware, patience: AdaptedPatience) {
     const { signal } = patience;
@@ -30,16 +32,29 @@ export class AdaptedClient {
     this.#patience = patience;
     this.#reader = new AdaptedReader(client, calls, firmware, signal);
     this.#writer = new AdaptedWriter(client, calls, this.#reader, signal);
+    this.#creation = new AdaptedCreation({
+      client,
+      calls,
+      signal,
+      patiently: (command) => patience.try(command),
+      perform: (operation) => this.perform(operation),
+    });
   }
 
   /** Does an operation. Never throws: a failure is a status of the outcome. */
   async perform(operation: Operation): Promise<OperationOutcome> {
     if ('operations' in operation) {
-      if (operation.name === 'Atomic') return await performAtomic(operation, (each) => this.perform(each));
+      if (operation.name === 'Atomic')
+        return await performAtomic(operation, {
+          perform: (each) => this.perform(each),
+          instanceOf: (add) => this.#creation.instanceOf(add),
+          create: (adds) => this.#creation.create(adds),
+        });
       const parts: OperationOutcome[] = [];
       for (const each of operation.operations) parts.push(await this.perform(each));
       return { operation, status: DmStatus.Ok, results: [], parts };
     }
+    if (this.#isCreate(operation)) return (await this.#creation.create([operation])).outcomes[0]!;
     try {
       return {
         operation,
@@ -50,6 +65,13 @@ export class AdaptedClient {
     } catch (thrown) {
       return { operation, status: asPosternError(thrown).dmStatus, results: [] };
     }
+  }
+
+  /** Whether this is an Add of an instance, or of a resource of a new one whose ID the client chooses. */
+  #isCreate(operation: Operation): operation is NodeOperation {
+    if (operation.name !== 'Add' || this.#creation.instanceOf(operation) === undefined) return false;
+    const node = findNode(this.#client, parseNodeUri(operation.uri).path);
+    return node.kind === 'new' || (node.kind === 'object' && node.path.length === 2);
   }
 
   async #command(operation: Exclude<Operation, Compound>): Promise<Partial<OperationOutcome>> {

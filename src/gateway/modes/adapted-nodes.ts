@@ -1,4 +1,5 @@
 import { DmError } from '../../dm/dm-error.ts';
+import type { Operation } from '../../dm/server-session.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { type NodePath, nodeUri } from '../../dm/uri.ts';
 import { describeResource, ObjectId, objects } from '../../wire/lwm2m/objects.ts';
@@ -15,13 +16,24 @@ export type AdaptedNode =
   /** A node of `./FwUpdate`, by the path below it. */
   | { readonly kind: 'firmware'; readonly below: NodePath }
   /** An object, instance, resource or resource instance of the client. */
-  | { readonly kind: 'object'; readonly path: Path };
+  | { readonly kind: 'object'; readonly path: Path }
+  /** An instance that is to be created, whose ID the client chooses, or a resource of it. `path` has 0 in place of the ID. */
+  | { readonly kind: 'new'; readonly path: Path };
 
 /** Resources that hold what the leaves of OMA DM's own objects hold, so that one order can ask a mixed fleet for them. */
 const aliases: Readonly<Record<string, Readonly<Record<string, Path>>>> = {
   DevInfo: { Man: [3, 0, 0], Mod: [3, 0, 1] },
   DevDetail: { DevTyp: [3, 0, 17], FwV: [3, 0, 3], SwV: [3, 0, 19], HwV: [3, 0, 18] },
 };
+
+/** Names in place of the ID of an instance that is to be created: the client chooses the ID. */
+const chosenByClient = /^x\d{0,4}$/;
+
+/** Whether an operation creates an instance whose ID the client chooses. Done again, it creates another one. */
+export const createsUnnamed = (operation: Operation): boolean =>
+  'operations' in operation
+    ? operation.operations.some(createsUnnamed)
+    : operation.name === 'Add' && chosenByClient.test(operation.uri.replace(/^\.\//, '').split('/')[1] ?? '');
 
 export const nodeNotFound = (uri: string) => new DmError(DmStatus.NotFound, `${uri} is not there`);
 export const commandNotAllowed = (uri: string, command: string) =>
@@ -49,9 +61,12 @@ export function findNode(client: Registration, path: NodePath): AdaptedNode {
     if (more.length > 0 || (!alias && !(isInfo && second === 'DevId'))) throw nodeNotFound(nodeUri(path));
     return alias ? { kind: 'object', path: alias } : { kind: 'text', value: client.deviceId };
   }
-  const ids = path.map((name) => (/^\d{1,5}$/.test(name) ? Number(name) : Number.NaN));
+  const isNew = second !== undefined && chosenByClient.test(second);
+  const ids = path.map((name, at) =>
+    at === 1 && isNew ? 0 : /^\d{1,5}$/.test(name) ? Number(name) : Number.NaN,
+  );
   if (ids.length > 4 || !ids.every((id) => id < 0xffff)) throw nodeNotFound(nodeUri(path));
-  return { kind: 'object', path: ids };
+  return { kind: isNew ? 'new' : 'object', path: ids };
 }
 
 /** Whether this DM path stands for a resource by an alias, such as `./DevInfo/Man`. */

@@ -5,7 +5,6 @@ import { DmStatus } from '../../dm/status.ts';
 import { parseNodeUri } from '../../dm/uri.ts';
 import { typeOf } from '../../wire/lwm2m/objects.ts';
 import { isBelow, type Path } from '../../wire/lwm2m/path.ts';
-import { idsBelow } from '../../wire/lwm2m/registration.ts';
 import { type ResourceType, type TypeOf, valueFrom } from '../../wire/lwm2m/resource.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
@@ -109,15 +108,9 @@ export class AdaptedWriter {
 
   async #add(path: Path, operation: NodeOperation): Promise<void> {
     const { uri } = operation;
-    const exists = new DmError(DmStatus.AlreadyExists, `${uri} exists`);
-    if (path.length === 2) {
-      if (idsBelow(this.#client, path.slice(0, 1)).includes(path[1] ?? -1)) throw exists;
-      const [object = 0, instance = 0] = path;
-      await this.#calls.create(this.#client, object, instance, this.#signal);
-      return;
-    }
     if (path.length < 3) throw commandNotAllowed(uri, 'Add');
-    if ((await this.#reader.leafIfThere(path, uri)).length > 0) throw exists;
+    if ((await this.#reader.leafIfThere(path, uri)).length > 0)
+      throw new DmError(DmStatus.AlreadyExists, `${uri} exists`);
     await this.#replace(path, operation);
   }
 

@@ -1,6 +1,9 @@
-import { hasExec, type Operation, type OperationOutcome, textOfResult } from '../../dm/server-session.ts';
+import { hasExec, type Operation, type OperationOutcome } from '../../dm/server-session.ts';
+import { shownResult } from '../../dm/shown-result.ts';
 import { DmStatus, isOk } from '../../dm/status.ts';
+import { campaignValue } from '../../mo/campaign-result.ts';
 import type { FanoutOrder } from '../../mo/fanout-order.ts';
+import { createsUnnamed } from './adapted-nodes.ts';
 import type { Attempt, AttemptOptions, Outcome } from './campaign-parts.ts';
 import type { Manage } from './waiting-work.ts';
 
@@ -11,10 +14,11 @@ export interface FanOutParts {
 }
 
 /**
- * Whether a fan-out may be repeated on a device that may have performed it already: true unless it contains an Exec.
+ * Whether a fan-out may be repeated on a device that may have performed it already: true unless it contains an Exec, or creates an
+ * instance whose ID an LwM2M client chooses.
  */
 export const isRepeatable = ({ operations }: Pick<FanoutOrder, 'operations'>): boolean =>
-  !hasExec(operations);
+  !hasExec(operations) && !operations.some(createsUnnamed);
 
 /**
  * Performs a fan-out (GwMO) on one device.
@@ -48,11 +52,7 @@ function outcomeOf(outcomes: readonly OperationOutcome[]): Outcome {
     status: all.find(({ status }) => !isOk(status))?.status ?? DmStatus.Ok,
     parts: all.map(({ status, results }) => ({
       status,
-      results: results.map(({ uri, data }) => ({
-        uri,
-        data: textOfResult(data),
-        ...(typeof data !== 'string' && { format: 'b64' as const }),
-      })),
+      results: results.map((result) => campaignValue(shownResult(result))),
     })),
   };
 }

@@ -4,7 +4,7 @@ import type { CallBody, CoapAnswer, CoapCall } from '../../wire/coap/blockwise-c
 import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
 import { parseLinks } from '../../wire/coap/link-format.ts';
-import { Option, uintOption } from '../../wire/coap/options.ts';
+import { Option, textOptions, uintOption } from '../../wire/coap/options.ts';
 import { decodeContent, encodeContent, selfDescribing, writable } from '../../wire/lwm2m/content.ts';
 import { describeResource, objects } from '../../wire/lwm2m/objects.ts';
 import { type Path, parsePath, pathText } from '../../wire/lwm2m/path.ts';
@@ -137,49 +137,87 @@ export class LwM2mCalls {
       party?: string | undefined;
     } = {},
   ): Promise<void> {
-    const last = this.#taken.get(client.deviceId);
     const isOctets = entries[0]?.value instanceof Uint8Array;
     const plain = isOctets ? ContentFormat.OctetStream : ContentFormat.TextPlain;
-    const isWritable = (format: number) => format !== plain && writable.includes(format);
-    const isDescribed = client.version === '1.0' || entries.every(({ path }) => describeResource(path));
-    const formats = [
-      ...(isDescribed ? [] : selfDescribing.toSorted((a) => (a === last ? -1 : 0))),
+    const more = merge || entries.length > 1 ? [] : [plain];
+    await this.#send(client, path, this.#formats(client, entries, more), (contentFormat) => ({
+      method: merge ? Code.POST : Code.PUT,
+      contentFormat,
+      payload: encodeContent(contentFormat, entries, path, types),
+      signal,
+      party,
+    }));
+  }
+
+  /**
+   * Creates an object instance with these resources, in one request. The client chooses the values of all others. Content formats
+   * are tried as by `write`.
+   * @param instance ID of the instance; without it the client chooses one, and the resources are in TLV, which alone can leave it out
+   * @param entries resources, with paths as if an absent ID were 0
+   * @param types as for `write`
+   * @returns the ID that the client says in its Location-Path, else `instance`
+   * @throws {PosternError} as the class says
+   */
+  async create(
+    client: LwM2mClient,
+    object: number,
+    instance: number | undefined,
+    entries: readonly Entry[],
+    { types, signal }: { types?: TypeOf; signal?: AbortSignal | undefined } = {},
+  ): Promise<number | undefined> {
+    const payloadIn = (format: number) => {
+      if (instance === undefined) return encodeContent(format, entries, [object, 0], types);
+      return entries.length === 0 ? emptyInstance(instance) : encodeContent(format, entries, [object], types);
+    };
+    const isTlv = instance === undefined || entries.length === 0;
+    const formats = isTlv ? [ContentFormat.LwM2mTlv] : this.#formats(client, entries);
+    const { options } = await this.#send(client, [object], formats, (contentFormat) => ({
+      method: Code.POST,
+      contentFormat,
+      payload: payloadIn(contentFormat),
+      signal,
+    }));
+    const [said, id] = textOptions(options, Option.LocationPath).slice(client.root.length);
+    const isSaid = said === String(object) && /^\d{1,5}$/.test(id ?? '') && Number(id) < 0xffff;
+    return isSaid ? Number(id) : instance;
+  }
+
+  /** Content formats for resources, in the order in which they are tried; `more` come last. */
+  #formats(client: LwM2mClient, entries: readonly Entry[], more: readonly number[] = []): readonly number[] {
+    const last = this.#taken.get(client.deviceId);
+    return [
+      ...(isDescribed(client, entries) ? [] : selfDescribing.toSorted((a) => (a === last ? -1 : 0))),
       ...(last === undefined ? [] : [last]),
       ...client.formats.filter(isWritable),
       ...writable.filter(isWritable),
-      ...(merge || entries.length > 1 ? [] : [plain]),
+      ...more,
     ];
-    await this.#guard?.assure(client, signal);
+  }
+
+  /** Sends a request in one content format after the other, until the client takes one. */
+  async #send(
+    client: LwM2mClient,
+    path: Path,
+    formats: readonly number[],
+    requestIn: (format: number) => Request,
+  ): Promise<CoapAnswer> {
     let refused: unknown;
-    for (const format of new Set(formats)) {
-      const answer = await this.#exchange(client, path, {
-        method: merge ? Code.POST : Code.PUT,
-        contentFormat: format,
-        payload: encodeContent(format, entries, path, types),
-        signal,
-        party,
-      });
+    for (const [at, format] of [...new Set(formats)].entries()) {
+      const request = requestIn(format);
+      if (at === 0) await this.#guard?.assure(client, request.signal);
+      const answer = await this.#exchange(client, path, request);
       try {
         checked(answer, client, path);
-        if (format !== plain) this.#taken.set(client.deviceId, format);
-        return;
+        if (isWritable(format)) this.#taken.set(client.deviceId, format);
+        return answer;
       } catch (thrown) {
         refused = thrown;
-        const isOther = isDescribed || !unacceptable.has(answer.code);
-        if (isOther && answer.code !== Code.UnsupportedContentFormat) break;
+        // Some clients say by another code than 4.15 that they do not know SenML.
+        const isSenml = selfDescribing.includes(format) && unacceptable.has(answer.code);
+        if (!isSenml && answer.code !== Code.UnsupportedContentFormat) break;
       }
     }
     throw refused;
-  }
-
-  /** Creates an object instance without giving values; the client chooses them. */
-  async create(client: LwM2mClient, object: number, instance: number, signal?: AbortSignal): Promise<void> {
-    await this.#do(client, [object], {
-      method: Code.POST,
-      contentFormat: ContentFormat.LwM2mTlv,
-      payload: emptyInstance(instance),
-      signal,
-    });
   }
 
   /** @param argument arguments as in LwM2M core 1.1, section 6.3.6, such as `0='text'`; may be empty */
@@ -228,6 +266,13 @@ export class LwM2mCalls {
 }
 
 type Request = Omit<CoapCall, 'path' | 'timeout'> & { readonly timeout?: number | undefined };
+
+const isWritable = (format: number): boolean =>
+  format !== ContentFormat.TextPlain && writable.includes(format);
+
+/** Whether the numbers of TLV are those that a client needs for these resources. */
+const isDescribed = ({ version }: LwM2mClient, entries: readonly Entry[]): boolean =>
+  version === '1.0' || entries.every(({ path }) => describeResource(path));
 
 /** Content formats to request, in order. Empty when whatever the client chooses can be decoded. */
 function preferred({ version, formats }: LwM2mClient, path: Path): readonly number[] {

@@ -156,7 +156,14 @@ const outcomeBody = v.object({
   parts: v.array(
     v.object({
       status: v.number(),
-      results: v.array(v.object({ uri: v.string(), data: v.string(), format: v.optional(v.literal('b64')) })),
+      results: v.array(
+        v.object({
+          uri: v.string(),
+          data: v.string(),
+          format: v.optional(v.string()),
+          type: v.optional(v.string()),
+        }),
+      ),
     }),
   ),
 });

@@ -82,12 +82,19 @@ const itemWritten = (item: Item): Item =>
 const itemForXml = (item: Item): Item =>
   typeof item.data === 'string' && !fitsXml(item.data) ? { ...item, data: Buffer.from(item.data) } : item;
 
+/** The same for what a Get found: the type says that the octets are a text. */
+const resultForXml = (item: Item): Item => {
+  const fitting = itemForXml(item);
+  return fitting === item ? item : { ...fitting, meta: { type: 'text/plain', ...item.meta } };
+};
+
 /**
  * A command whose values every coding can hold. The value of a node may be any text; where XML has no form for it, its
  * octets in UTF-8 go in its place, with the format `b64`.
  */
 export function commandForXml<C extends Command>(command: C): C {
   if (isCompositeCommand(command)) return { ...command, commands: command.commands.map(commandForXml) };
+  if (command.name === 'Results') return { ...command, items: command.items.map(resultForXml) };
   return 'items' in command ? { ...command, items: command.items.map(itemForXml) } : command;
 }
 

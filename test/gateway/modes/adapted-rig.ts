@@ -26,6 +26,11 @@ export const get = (uri: string) =>
   `<Get><CmdID>1</CmdID><Item><Target><LocURI>${uri}</LocURI></Target></Item></Get>`;
 export const replace = (uri: string, data: string, format?: string) =>
   `<Replace><CmdID>1</CmdID>${format ? `<Meta><Format xmlns="syncml:metinf">${format}</Format></Meta>` : ''}<Item><Target><LocURI>${uri}</LocURI></Target><Data>${data}</Data></Item></Replace>`;
+/** An Add of a leaf, or of an interior node when there is no data. */
+export const add = (uri: string, data?: string, format?: string) =>
+  data === undefined
+    ? replace(uri, '', 'node').replaceAll('Replace', 'Add')
+    : replace(uri, data, format).replaceAll('Replace', 'Add');
 export const atomic = (...commands: readonly string[]) =>
   `<Atomic><CmdID>1</CmdID>${commands.join('')}</Atomic>`;
 

@@ -9,6 +9,7 @@ import { fanOutTo, isRepeatable } from '../../../src/gateway/modes/fan-out.ts';
 import type { ManageOptions } from '../../../src/gateway/modes/waiting-work.ts';
 import { Campaigns } from '../../../src/gateway/store/campaigns.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
+import { readResult } from '../../../src/mo/campaign-result.ts';
 import { type FanoutOrder, operationsOf } from '../../../src/mo/fanout-order.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
@@ -34,7 +35,7 @@ const order = (devices: readonly string[], more: Partial<FanoutOrder> = {}): Fan
 interface Call {
   readonly device: string;
   readonly options: ManageOptions;
-  readonly resolve: (status: number) => void;
+  readonly resolve: (status: number, results?: OperationOutcome['results']) => void;
   readonly reject: (error: PosternError) => void;
 }
 
@@ -53,8 +54,8 @@ function rig(
   const manage = (device: string, operations: readonly Operation[], options: ManageOptions) => {
     const { promise, resolve, reject } = Promise.withResolvers<readonly OperationOutcome[]>();
     options.signal?.addEventListener('abort', () => reject(options.signal?.reason));
-    const answer = (status: number) =>
-      resolve(operations.map((operation) => ({ operation, status, results: [] })));
+    const answer = (status: number, results: OperationOutcome['results'] = []) =>
+      resolve(operations.map((operation) => ({ operation, status, results })));
     calls.push({ device, options, resolve: answer, reject });
     return promise;
   };
@@ -316,14 +317,18 @@ describe('the targets of a fan-out', () => {
 });
 
 describe('after a restart', () => {
-  const restart = async (command: string) => {
-    const current = order(['a', 'b', 'c'], { operations: operationsOf(command) });
+  const restart = async (
+    command: string,
+    found: OperationOutcome['results'] = [],
+    more: Partial<FanoutOrder> = {},
+  ) => {
+    const current = order(['a', 'b', 'c'], { operations: operationsOf(command), ...more });
     const before = rig(undefined, current);
     start(before.fanOut, current, 'c-9');
     await turn();
     before.calls[0]?.options.begun?.();
     before.calls[1]?.options.begun?.();
-    before.calls[1]?.resolve(200);
+    before.calls[1]?.resolve(200, found);
     await turn();
     await before.fanOut[Symbol.asyncDispose]();
     assert.deepEqual(before.results, []);
@@ -346,6 +351,25 @@ describe('after a restart', () => {
       'c-9',
       '<CampaignResult Total="3" Done="3" Failed="0" Pending="0"><Group Status="200" Commands="200" Count="3"/></CampaignResult>',
     ]);
+  });
+
+  test('after a restart, the values that a device gave have their formats and types', async () => {
+    const found = [
+      { uri: './i', format: 'int', data: '5' },
+      { uri: './o', format: 'bin', type: 'image/png', data: Buffer.of(0, 1) },
+      { uri: './n', format: 'node', type: 'urn:x', data: 'a/b' },
+    ];
+    const { calls, results } = await restart(replace, found, { returnFormat: 0 });
+    for (const call of calls) call.resolve(200);
+    while (results.length === 0) await turn();
+    assert.deepEqual(
+      readResult(results[0]?.[1] ?? '').find(({ device }) => device === 'b')?.parts[0]?.results,
+      [
+        { uri: './i', data: '5', format: 'int' },
+        { uri: './o', data: 'AAE=', format: 'b64', type: 'image/png' },
+        { uri: './n', data: 'a/b', format: 'node', type: 'urn:x' },
+      ],
+    );
   });
 
   // conforms: GW-13
