@@ -166,6 +166,8 @@ async function enrolled(
   for (;;) {
     const config = read(log);
     log.level = config.log.level;
+    // Two gateways of one configuration would be enrolled, or depart, side by side.
+    await demandFree(config.gateway['admin-socket'] ?? ownSocket());
     try {
       await using events = new Waiting(config, log);
       // A person may take hours to approve the gateway.

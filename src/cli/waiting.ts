@@ -24,6 +24,8 @@ export class Waiting implements Events, AsyncDisposable {
   readonly #log: Events;
   readonly #admin: AdminApi;
   #waiting = '';
+  /** Why the broker is not reached. Empty while it is. */
+  #uplink = '';
   #started: Promise<unknown> | undefined;
 
   constructor(config: GatewayConfig, log: Events) {
@@ -35,12 +37,19 @@ export class Waiting implements Events, AsyncDisposable {
   }
 
   get status(): WaitingStatus {
-    return { gateway: this.#config.gateway.id, software: softwareVersion, waiting: this.#waiting };
+    return {
+      gateway: this.#config.gateway.id,
+      software: softwareVersion,
+      waiting: this.#waiting + this.#uplink,
+    };
   }
 
   emit(name: EventName, fields: EventFields): void {
     this.#log.emit(name, fields);
     const [subject = '', what] = name.split('.');
+    if (name === 'mqtt.connected') this.#uplink = '';
+    else if (name === 'mqtt.connect-failed' || name === 'mqtt.disconnected')
+      this.#uplink = `; NOT CONNECTED to ${fields.url}: ${fields.reason}`;
     if (subject !== 'enrolment' && subject !== 'departure') return;
     this.#waiting = [`${subject} ${what}`, fields.reason].filter(Boolean).join(': ');
     this.#started ??= background(this.#log, 'admin-api', () => this.#admin.start());
