@@ -1,4 +1,5 @@
 import { background } from '../base/background.ts';
+import { PosternError } from '../base/errors.ts';
 import type { EventFields } from '../base/event-fields.ts';
 import type { EventName } from '../base/event-table.ts';
 import type { Events } from '../base/events.ts';
@@ -31,9 +32,15 @@ export class Waiting implements Events, AsyncDisposable {
   constructor(config: GatewayConfig, log: Events) {
     this.#config = config;
     this.#log = log;
-    this.#admin = new AdminApi(config.gateway['admin-socket'] ?? ownSocket(), log, {
-      '/status': () => this.status,
-    });
+    const refuse = () => {
+      throw new PosternError('unavailable', `${config.gateway.id} serves nobody: ${this.status.waiting}`);
+    };
+    this.#admin = new AdminApi(
+      config.gateway['admin-socket'] ?? ownSocket(),
+      log,
+      { '/status': () => this.status, '/devices': refuse, '/join': refuse, '/update': refuse },
+      { '/update': refuse, '/update/cancel': refuse, '/backup': refuse, '/join': refuse, '/reset': refuse },
+    );
   }
 
   get status(): WaitingStatus {
@@ -42,6 +49,11 @@ export class Waiting implements Events, AsyncDisposable {
       software: softwareVersion,
       waiting: this.#waiting + this.#uplink,
     };
+  }
+
+  /** Resolves when the socket is there, or could not be made. Undefined before the first event. */
+  get started(): Promise<unknown> | undefined {
+    return this.#started;
   }
 
   emit(name: EventName, fields: EventFields): void {

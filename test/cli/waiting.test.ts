@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { Waiting } from '../../src/cli/waiting.ts';
 import type { GatewayConfig } from '../../src/gateway/config.ts';
+import { askGateway } from '../../src/gateway/console/admin-api.ts';
 import { EventRecorder } from '../event-recorder.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'postern-waiting-'));
@@ -25,4 +26,8 @@ test('a gateway that waits says what it waits for, and why it does not reach the
   waiting.emit('mqtt.connected', { url, protocol: 5 });
   waiting.emit('enrolment.refused', { gateway: 'gw-1', reason: 'the code is wrong' });
   assert.equal(waiting.status.waiting, 'enrolment refused: the code is wrong');
+  const says = { message: 'gw-1 serves nobody: enrolment refused: the code is wrong' };
+  await waiting.started;
+  await assert.rejects(askGateway(gateway['admin-socket'], '/devices'), says);
+  await assert.rejects(askGateway(gateway['admin-socket'], '/join', {}), says);
 });
