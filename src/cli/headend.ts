@@ -5,6 +5,7 @@ import { checkFiles } from '../base/config-files.ts';
 import { PosternError } from '../base/errors.ts';
 import { tellExposed } from '../base/exposed-files.ts';
 import { LogEvents } from '../base/log.ts';
+import { keyFileOf } from '../base/sealing.ts';
 import { HeadendApi } from '../headend/api.ts';
 import { apiIdentity } from '../headend/api-identity.ts';
 import { ApiToken } from '../headend/api-token.ts';
@@ -100,7 +101,7 @@ All keys are in docs/configuration.md.`,
     const readFirst = () => {
       const config = read();
       const exposed = { file: String(file), schema: headendConfigSchema, told: new Set<string>() };
-      tellExposed({ ...exposed, events: log }, config);
+      tellExposed({ ...exposed, events: log }, config, [keyFileOf(config.headend.state)]);
       return config;
     };
     await runParty(
