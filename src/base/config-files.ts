@@ -94,6 +94,11 @@ const names = {
 
 function checkContent(kind: FileKind, content: Buffer, now: number): void {
   if (kind === 'any') return;
+  if (kind === 'private-key' && content.includes('ENCRYPTED'))
+    throw new PosternError(
+      'configuration',
+      'it has a passphrase, which nobody could type at a start; take it away (openssl pkey -in OLD -out NEW)',
+    );
   if (kind === 'private-key') return void parsed(names[kind], () => createPrivateKey(content));
   if (kind === 'public-key') return void parsed(names[kind], () => createPublicKey(content));
   const certificates = content

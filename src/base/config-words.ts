@@ -59,8 +59,8 @@ function ruleOf(schema: Schema): string | undefined {
 const isTable = (schema: Schema | undefined): boolean =>
   schema !== undefined && bare(schema).entries !== undefined;
 
-/** Error messages never show the values of these keys. */
-const secretKey = /secret|password|pin$/;
+/** Error messages never show the values of these keys. Some of them name files, which are not shown either. */
+const secretKey = /secret|password|(pin|code|key)$/;
 /** Characters of a wrong value that a message shows. */
 const shownLimit = 80;
 

@@ -77,7 +77,7 @@ export const eventTable = {
   'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason', 'device'>(),
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
   'dtls.opened': info.byPeer<'identity' | 'peer', 'device'>(),
-  'dtls.refused': warn.byPeer<'peer' | 'reason'>(),
+  'dtls.refused': warn.byPeer<'peer' | 'reason', 'identity' | 'device'>(),
   'oscore.proven': info.byPeer<'identity' | 'peer'>(),
   'oscore.refused': warn.byPeer<'peer' | 'reason'>(),
   'oscore.unanswered': warn.byPeer<'peer' | 'reason'>(),

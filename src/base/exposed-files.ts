@@ -27,16 +27,19 @@ export function exposureOf(file: string): string | undefined {
 }
 
 /**
- * Tells of each file with secrets that all users can open: the configuration, if it has secrets, and the private keys that it names.
+ * Tells of each file with secrets that all users can open: the configuration, if it has secrets, the private keys that it names, and
+ * keys of the party itself.
  * @param schema of the configuration
+ * @param own keys that the party has made: their rights may have been lost in a copy
  * @param told files that were told before; the others are added
  */
 export function tellExposed(
   { events, file, schema, told }: { events: Events; file: string; schema: unknown; told: Set<string> },
   config: unknown,
+  own: readonly string[] = [],
 ): void {
   const keys = filesIn(schema, config).filter(({ kind }) => kind === 'private-key');
-  for (const path of [file, ...keys.map((key) => key.path)]) {
+  for (const path of [file, ...keys.map((key) => key.path), ...own]) {
     const reason = told.has(path) ? undefined : exposureOf(path);
     if (reason === undefined || (path === file && !secrets.test(readFileSync(path, 'utf8')))) continue;
     told.add(path);

@@ -6,6 +6,7 @@ import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { tellExposed } from '../base/exposed-files.ts';
 import { LogEvents } from '../base/log.ts';
+import { keyFileOf } from '../base/sealing.ts';
 import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
@@ -14,6 +15,7 @@ import {
   demandEnrolled,
   enrolIfNeeded,
   identityFiles,
+  identityKey,
   loadGatewayConfig,
 } from '../gateway/enrolled-config.ts';
 import { resetIfOrdered } from '../gateway/factory-reset.ts';
@@ -74,7 +76,8 @@ All keys are in docs/configuration.md.`,
     const exposed = { file: String(file), schema: gatewayConfigSchema, told: new Set<string>() };
     const read = (events?: Events) => {
       const config = loadGatewayConfig(String(file), events);
-      if (events) tellExposed({ ...exposed, events }, config);
+      const own = [keyFileOf(config.gateway.state), identityKey(config)];
+      if (events) tellExposed({ ...exposed, events }, config, own);
       return config;
     };
     if (check) {
@@ -166,6 +169,8 @@ async function enrolled(
   for (;;) {
     const config = read(log);
     log.level = config.log.level;
+    // Two gateways of one configuration would be enrolled, or depart, side by side.
+    await demandFree(config.gateway['admin-socket'] ?? ownSocket());
     try {
       await using events = new Waiting(config, log);
       // A person may take hours to approve the gateway.

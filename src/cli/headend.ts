@@ -5,6 +5,7 @@ import { checkFiles } from '../base/config-files.ts';
 import { PosternError } from '../base/errors.ts';
 import { tellExposed } from '../base/exposed-files.ts';
 import { LogEvents } from '../base/log.ts';
+import { keyFileOf } from '../base/sealing.ts';
 import { HeadendApi } from '../headend/api.ts';
 import { apiIdentity } from '../headend/api-identity.ts';
 import { ApiToken } from '../headend/api-token.ts';
@@ -31,6 +32,9 @@ made at the first start and written to a file beside the state, such as headend.
   GET  /alerts, /sessions      lists received alerts, and open sessions
   PUT  /policies/{device}      assigns a device to a gateway
   GET  /enrolments             lists boards that ask for a certificate; POST /enrolments/{key}/approve, /refuse
+  POST /enrolment-codes        makes a one-time code, by which one board is enrolled without a person
+  POST /gateways/{id}/replacement   lets another board have the name of a dead one
+  POST /gateways/{id}/decommission, /transfer   ends a gateway, or passes it to another owner; GET /departures lists both
   GET  /openapi.json           describes the whole API (OpenAPI)
 
   curl -H @headend.db.token http://127.0.0.1:8080/devices
@@ -97,7 +101,7 @@ All keys are in docs/configuration.md.`,
     const readFirst = () => {
       const config = read();
       const exposed = { file: String(file), schema: headendConfigSchema, told: new Set<string>() };
-      tellExposed({ ...exposed, events: log }, config);
+      tellExposed({ ...exposed, events: log }, config, [keyFileOf(config.headend.state)]);
       return config;
     };
     await runParty(

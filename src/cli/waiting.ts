@@ -1,4 +1,5 @@
 import { background } from '../base/background.ts';
+import { PosternError } from '../base/errors.ts';
 import type { EventFields } from '../base/event-fields.ts';
 import type { EventName } from '../base/event-table.ts';
 import type { Events } from '../base/events.ts';
@@ -24,23 +25,43 @@ export class Waiting implements Events, AsyncDisposable {
   readonly #log: Events;
   readonly #admin: AdminApi;
   #waiting = '';
+  /** Why the broker is not reached. Empty while it is. */
+  #uplink = '';
   #started: Promise<unknown> | undefined;
 
   constructor(config: GatewayConfig, log: Events) {
     this.#config = config;
     this.#log = log;
-    this.#admin = new AdminApi(config.gateway['admin-socket'] ?? ownSocket(), log, {
-      '/status': () => this.status,
-    });
+    const refuse = () => {
+      throw new PosternError('unavailable', `${config.gateway.id} serves nobody: ${this.status.waiting}`);
+    };
+    this.#admin = new AdminApi(
+      config.gateway['admin-socket'] ?? ownSocket(),
+      log,
+      { '/status': () => this.status, '/devices': refuse, '/join': refuse, '/update': refuse },
+      { '/update': refuse, '/update/cancel': refuse, '/backup': refuse, '/join': refuse, '/reset': refuse },
+    );
   }
 
   get status(): WaitingStatus {
-    return { gateway: this.#config.gateway.id, software: softwareVersion, waiting: this.#waiting };
+    return {
+      gateway: this.#config.gateway.id,
+      software: softwareVersion,
+      waiting: this.#waiting + this.#uplink,
+    };
+  }
+
+  /** Resolves when the socket is there, or could not be made. Undefined before the first event. */
+  get started(): Promise<unknown> | undefined {
+    return this.#started;
   }
 
   emit(name: EventName, fields: EventFields): void {
     this.#log.emit(name, fields);
     const [subject = '', what] = name.split('.');
+    if (name === 'mqtt.connected') this.#uplink = '';
+    else if (name === 'mqtt.connect-failed' || name === 'mqtt.disconnected')
+      this.#uplink = `; NOT CONNECTED to ${fields.url}: ${fields.reason}`;
     if (subject !== 'enrolment' && subject !== 'departure') return;
     this.#waiting = [`${subject} ${what}`, fields.reason].filter(Boolean).join(': ');
     this.#started ??= background(this.#log, 'admin-api', () => this.#admin.start());

@@ -16,7 +16,7 @@ import { decodeProvisioning, ProvisioningMediaType } from '../wire/syncml/provis
 import type { TndsNode } from '../wire/syncml/tnds.ts';
 import { AppliedBootstraps } from './applied-bootstraps.ts';
 import type { Discovered } from './coap-messages.ts';
-import type { CoapStack } from './coap-stack.ts';
+import { type CoapStack, inWords } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 
 /**
@@ -83,6 +83,8 @@ export class Bootstraps {
       entropy,
       async (options, payload) => {
         const answer = await ask(options, payload);
+        if (answer.code === '0.00')
+          throw new PosternError('unavailable', `the bootstrap server gave ${inWords(answer.code)}`);
         return {
           ...answer,
           isSuccess: answer.code === '2.04',

@@ -288,7 +288,8 @@ export class CoapStack implements AsyncDisposable {
       query,
       timeout,
     });
-    if (code !== '2.05') throw new PosternError('unavailable', `${base} answered discovery with ${code}`);
+    if (code !== '2.05')
+      throw new PosternError('unavailable', `${base} answered discovery with ${inWords(code)}`);
     return discoveredAt(base, parseLinks(Buffer.from(payload).toString()), option(Option.Echo.number));
   }
 
@@ -342,3 +343,12 @@ export class CoapStack implements AsyncDisposable {
     }
   }
 }
+
+/**
+ * A code of CoAP, and what is behind the one that the package has for a request without a response: a Reset, or an answer over
+ * OSCORE that is not protected.
+ */
+export const inWords = (code: string): string =>
+  code === '0.00'
+    ? 'no response; over OSCORE, compare the security context of this device, or its factory secret, with that at the gateway'
+    : code;

@@ -246,7 +246,13 @@ export class Device implements AsyncDisposable {
       await this.#sessions.run(server, undefined, isElsewhere ? this.#locationUpdate(before, found) : []);
     if (!this.#keeper.at(found)) await this.#bootstraps.ask(await this.#withBootstrapServer(found));
     const account = this.#keeper.at(found);
-    if (!account) throw new PosternError('unavailable', 'no account for the gateway yet');
+    if (!account) {
+      const other = this.#keeper.ofGateway();
+      const why = other
+        ? `the account of the gateway is for ${other.address}: compare the security of this device with that at the gateway, DTLS or OSCORE`
+        : 'no account for the gateway yet';
+      throw new PosternError('unavailable', why);
+    }
     const outcome = await this.#sessions.run(account.serverId, undefined).catch((thrown) => {
       this.#isBusy = asPosternError(thrown).retryAfter !== undefined;
       throw thrown;

@@ -23,6 +23,8 @@ interface Machine {
 
 /** Milliseconds between attempts at a step that the disk does not take. */
 const retry = { first: 1000, cap: 300_000, jitter: 0.5 } as const;
+/** Milliseconds of the longest timer of Node: 24 days. A board that belongs to nobody says so again then. */
+const untilForever = 2 ** 31 - 1;
 /** Milliseconds for which a gateway that has a next owner tells the one before. It serves nobody meanwhile. */
 const farewell = 60_000;
 
@@ -58,7 +60,7 @@ async function step(
   machine: Machine,
   stop: AbortSignal,
 ): Promise<boolean> {
-  const { events } = machine;
+  const { events, clock } = machine;
   const gateway = config.gateway.id;
   const { state, isTransfer } = marks;
   if (state === 'leaving') {
@@ -68,7 +70,8 @@ async function step(
   } else if (state === 'left') {
     if (marks.beginAnew(config.enrolment?.code)) return true;
     events.emit('departure.left', { gateway });
-    await unlessAborted(new Promise<never>(() => {}), stop);
+    // A timer keeps the process, also where the admin socket cannot be made.
+    await pause(clock, untilForever, stop);
   } else if (!isTransfer) {
     marks.end(config.enrolment?.code);
   } else if (existsSync(marks.next)) {

@@ -79,7 +79,7 @@ export const plainWarning =
 
 const httpWarning = 'HTTP without TLS; anyone on the way can read and change what is said';
 
-const secureWord = 'DTLS; over plain CoAP only discovery and the tunnel';
+const secureWords = '; over plain CoAP only discovery and the tunnel';
 
 export interface StatusParts {
   readonly config: GatewayConfig;
@@ -116,7 +116,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     configuration,
   } = parts;
   const { restartNeeded, refused } = configuration;
-  const { coap, gateway, http, limits, lwm2m } = config;
+  const { coap, gateway, http, limits, lwm2m, oscore } = config;
   const { inventory, outbox } = state;
   let { message: fault } = state.database.fault ?? {};
   const counted = (count: () => number): number => {
@@ -138,7 +138,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
       port: network.port,
       addresses: network.addresses.map(({ address }) => address),
       security: [
-        coap['insecure-plain-coap'] ? plainWarning : secureWord,
+        coap['insecure-plain-coap'] ? plainWarning : `DTLS${oscore ? ' and OSCORE' : ''}${secureWords}`,
         ...(lwm2m?.['insecure-no-security'] ? [lwm2mWarning] : []),
         ...(http?.['insecure-plain-http'] && http['tls-cert'] === undefined ? [httpWarning] : []),
       ].join('; '),

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { described, identifier } from '../base/config.ts';
+import { described, identifier, together } from '../base/config.ts';
 import { deskOf } from './api-enrolment-routes.ts';
 import { type Route, route } from './api-route.ts';
 import { pageQuery } from './api-schemas.ts';
@@ -25,7 +25,7 @@ const decommissionBody = v.strictObject({
   ),
 });
 
-const transferBody = v.strictObject({
+const transferTable = v.strictObject({
   by,
   server: described(identifier, 'ServerID of the next owner'),
   code: short('One-time code that the next owner made for this gateway'),
@@ -37,6 +37,14 @@ const transferBody = v.strictObject({
   password: v.optional(short('Password at that broker')),
   keep: v.optional(described(v.boolean(), 'false: the gateway gives up its devices and its state'), true),
 });
+
+type TransferTable = v.InferOutput<typeof transferTable>;
+const transferBody = v.pipe(
+  transferTable,
+  together<TransferTable>('cert', 'key'),
+
+  together<TransferTable>('username', 'password'),
+);
 
 const departureAnswer = v.strictObject({
   number: described(v.number(), 'Rises with each order. `before` takes it'),

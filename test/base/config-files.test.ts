@@ -25,6 +25,10 @@ const pipe = file('pipe');
 execFileSync('mkfifo', [pipe]);
 const { publicKey } = generateKeyPairSync('ed25519');
 file('public', publicKey.export({ format: 'pem', type: 'spki' }));
+const locked = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({
+  ...{ format: 'pem', type: 'pkcs8' },
+  ...{ cipher: 'aes-128-cbc', passphrase: 'sesame' },
+});
 const pem = readFileSync(file('cert'), 'utf8');
 const now = { wall: () => Date.now() as never };
 
@@ -131,6 +135,11 @@ describe('--check reads what the configuration of a gateway names', () => {
       'an empty file',
       { update: { slots: 'rauc', authority: file('empty', '') } },
       /update\.authority: .*no certificate/,
+    ],
+    [
+      'a key with a passphrase',
+      { mqtt: { cert: file('cert'), key: file('locked', locked) } },
+      /mqtt\.key: .*it has a passphrase.*openssl pkey -in OLD -out NEW/,
     ],
     ['a folder', { mqtt: { ca: folder } }, /mqtt\.ca: .* is a folder, not a file; name a file in it$/],
     ['no public key', { images: { 'signing-keys': [file('half')] } }, /signing-keys\[0\]: .*no public key/],

@@ -152,6 +152,20 @@ const cases: readonly (readonly [keyof typeof parties, Record<string, unknown>, 
     { 'dm-server': { id: 'dm', ...both, 'client-secret': 'short' } },
     'F: dm-server.client-secret: expected a secret of 8 to 255 characters, found a text of 5 characters',
   ],
+  ...(
+    [
+      [{ coaps: { device: [{ identity: 'a', key: 'short' }] } }, 'coaps.device[0].key'],
+      [{ enrolment: { username: 'a', code: 'short' } }, 'enrolment.code'],
+      [{ lwm2m: { device: [{ id: 'a', 'bootstrap-key': 'short' }] } }, 'lwm2m.device[0].bootstrap-key'],
+    ] as const
+  ).map(
+    ([tables, key]) =>
+      [
+        'gateway',
+        tables,
+        `F: ${key}: expected a secret of 8 to 255 characters, found a text of 5 characters`,
+      ] as const,
+  ),
   [
     'gateway',
     { gateway: { id: 'x'.repeat(200) } },

@@ -50,6 +50,40 @@ test('what can be reloaded is in force, the rest waits for a restart and is told
   assert.deepEqual([config.restartNeeded, told()], [[], [['config.reloaded', 'device']]]);
 });
 
+test('a table that is gone needs a restart, but what its lists let in ends at once', () => {
+  interface Listed {
+    readonly port: number;
+    readonly coaps?: { readonly port: number; readonly device: readonly string[]; readonly groups?: object };
+  }
+  const events = new EventRecorder();
+  const applied: Listed[] = [];
+  const isReloadable = (key: string) => ['coaps.device', 'coaps.groups.names'].includes(key);
+  const coaps = { port: 5684, device: ['a'], groups: { names: ['x'], sizes: [1] } };
+  const config = new LiveConfig<Listed>({ port: 1, coaps }, events, isReloadable);
+  const reload = (next: Listed) =>
+    config.reload(
+      () => next,
+      (each) => void applied.push(each),
+    );
+  reload({ port: 1 });
+  const emptied = { port: 1, coaps: { port: 5684, device: [], groups: { names: [], sizes: [1] } } };
+  assert.deepEqual(applied.splice(0), [emptied]);
+  assert.deepEqual(config.restartNeeded, ['coaps']);
+  assert.deepEqual(
+    events.all.splice(0).map(({ name, fields }) => [name, fields.keys]),
+    [
+      ['config.reloaded', 'coaps.device coaps.groups.names'],
+      ['config.restart-needed', 'coaps'],
+    ],
+  );
+  // The same file again, and the table again.
+  reload({ port: 1 });
+  assert.deepEqual(events.all.splice(0)[0]?.fields.keys, '');
+  reload({ port: 1, coaps: { ...coaps, device: ['b'] } });
+  assert.deepEqual(config.current, { port: 1, coaps: { ...coaps, device: ['b'] } });
+  assert.deepEqual(config.restartNeeded, []);
+});
+
 test('a configuration that cannot be read or put in force changes nothing, and the next one is taken', () => {
   const { live: config, reload, told } = live({ log: { level: 'info' }, port: 1 });
   const before = config.current;

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
@@ -33,6 +34,7 @@ function start(file: string, environment: Record<string, string> = {}) {
     lines,
     until,
     end,
+    ended: once(child, 'exit').then(([code]) => code as number | null),
     fed: child.stdio[3] as Readable,
     [Symbol.asyncDispose]: async () => void child.kill('SIGKILL'),
   };
@@ -95,4 +97,33 @@ test('a gateway that waits for its approval feeds the watchdog of its machine, a
   await waiting.until('enrolment.waiting');
   assert.match(readFileSync(watchdog, 'latin1'), /^\0+$/);
   assert.equal(await waiting.end('SIGTERM'), 0);
+});
+
+test('an admin socket that another gateway serves: no enrolment is begun, and a board that has left says so too', {
+  timeout: 60_000,
+}, async () => {
+  await using site = await EnrolmentSite.open();
+  const board = site.board('gw-1');
+  const tables = board.tables as { gateway: object };
+  const file = join(board.folder, 'gateway.toml');
+  const socket = join(board.folder, 'admin.sock');
+  writeFileSync(file, stringify({ ...tables, gateway: { ...tables.gateway, 'admin-socket': socket } }));
+  const taken = createServer().listen(socket);
+  await once(taken, 'listening');
+  const identity = join(board.folder, 'identity');
+  for (const mark of [undefined, 'left']) {
+    if (mark) {
+      mkdirSync(identity, { recursive: true });
+      writeFileSync(join(identity, mark), '');
+    }
+    await using second = start(file);
+    await second.until('process.start-failed');
+    assert.equal(await second.ended, 1);
+    assert.deepEqual(
+      second.lines.map(({ event }) => event),
+      ['process.start-failed'],
+    );
+    assert.equal(existsSync(identity), mark !== undefined);
+  }
+  taken.close();
 });

@@ -54,3 +54,20 @@ for (const party of ['gateway', 'headend', 'device'] as const)
     await closed.until(running[party]);
     assert.deepEqual(told(closed), []);
   });
+
+test('the keys of the gateway itself, which a copy has opened to all users, are told', {
+  timeout: 60_000,
+}, async () => {
+  const file = join(folder, 'own.toml');
+  writeFileSync(file, parties.gateway.replace(':memory:', join(folder, 'state.db')), { mode: 0o600 });
+  chmodSync(key, 0o600);
+  const own = [join(folder, 'state.db.key'), join(folder, 'identity.key')];
+  for (const one of own) writeFileSync(one, Buffer.alloc(32, 1), { mode: 0o644 });
+  await using gateway = ServiceProcess.postern(['gateway', '--config', file]);
+  await gateway.until('gateway.started');
+  const told = gateway.lines.filter(({ event }) => event === 'config.exposed');
+  assert.deepEqual(
+    told.map((line) => line.file),
+    own,
+  );
+});

@@ -67,6 +67,12 @@ async function departByApi(ask: ReturnType<typeof asker>): Promise<void> {
   assert.equal((await ask('DELETE', leave)).status, 404);
   assert.equal((await ask('POST', '/gateways/gw-9/decommission', {})).status, 404);
   assert.equal((await ask('POST', '/gateways/gw-1/transfer', { server: 'dm.next' })).status, 400);
+  const half = { server: 'dm.next', code: 'a-secret-code', cert: 'PEM' };
+  const refused = await ask('POST', '/gateways/gw-1/transfer', half);
+  assert.deepEqual(
+    [refused.status, /cert and key belong together/.test(String(refused.body.message))],
+    [400, true],
+  );
   const passed = await ask('POST', '/gateways/gw-1/transfer', { server: 'dm.next', code: 'a-secret-code' });
   assert.deepEqual([passed.status, passed.body.order, passed.body.by], [202, 'transfer', 'api']);
   assert.equal((await ask('DELETE', '/gateways/gw-1/transfer')).body.state, 'cancelled');

@@ -316,6 +316,34 @@ test('a device with a wrong factory secret gets no association and no account', 
 });
 
 test(
+  'a device whose security is another one than at the gateway is told what to compare',
+  limit,
+  async () => {
+    await using site = new Site('mqtt://127.0.0.1:1');
+    const listed = { id, 'factory-secret': secrets.factory(id), security: 'oscore' };
+    const gateway = await site.gateway([], { ...secure, oscore: {}, bootstrap: { device: [listed] } }, false);
+    assert.match(gateway.status().coap.security, /^DTLS and OSCORE; over plain CoAP/);
+    for (const [more, reason] of [
+      [
+        { 'factory-secret': secrets.factory(id) },
+        /^the account of the gateway is for coap:.*compare the security/,
+      ],
+      [
+        { 'factory-secret': 'a wrong secret', security: 'oscore' },
+        /^the bootstrap server gave no response; over OSCORE, compare the security context/,
+      ],
+    ] as const) {
+      const device = site.device(id, gateway, { multicast: true, more });
+      await device.start();
+      const { fields } = await site.deviceEvents.until('device.attach-failed', { device: id });
+      assert.match(String(fields.reason), reason);
+      await device[Symbol.asyncDispose]();
+      site.deviceEvents.all.splice(0);
+    }
+  },
+);
+
+test(
   'a device that is taken from the configuration loses its association, and does not come back',
   limit,
   async () => {

@@ -77,10 +77,11 @@ test(
 test('somebody at the machine resets it by its name, and by no other', limit, async () => {
   await using made = await open();
   const wrong = made.postern('reset', 'gw-2');
-  assert.deepEqual([wrong.status, /this is gw-1/.test(wrong.stderr)], [1, true], wrong.stderr);
+  assert.deepEqual([wrong.status, /this is gw-1: name it/.test(wrong.stderr)], [1, true], wrong.stderr);
   assert.equal((await made.devices()).length, 1);
   const right = made.postern('reset', 'gw-1');
   assert.equal(right.status, 0, right.stderr);
+  assert.match(right.stdout, /^gw-1 deletes its state and starts anew/);
   await made.site.headendEvents.until('alert.gateway-fault', { kind: 'reset' });
   assert.deepEqual(await made.devices(), []);
   assert.deepEqual(

@@ -155,34 +155,36 @@ describe('a reload while a gateway runs', limit, () => {
     assert.deepEqual([await asked(first), await asked(second)], ['notFound', 200]);
   });
 
-  test('a session that is open ends when the account of its device is removed', async () => {
-    await using broker = await startAedes();
-    await using site = new Site(broker.url);
-    const devices = { http: { port: 0, host: '127.0.0.1', device: [account(manual)] } };
-    const gateway = await site.gateway([], devices);
-    await using client = stockClient(gateway);
-    assert.equal(await client.session('1'), 200);
-    // Some in each message.
-    const operations = Array.from({ length: 20 }, (_, at) => ({
-      name: 'Replace' as const,
-      uri: `./Site/Node${at}`,
-      data: 'x'.repeat(3000),
-    }));
-    for (const { uri } of operations) client.nodes.set(uri, '');
-    const done = () => operations.filter(({ uri }) => client.nodes.get(uri) !== '').length;
-    const managed = gateway.manage(manual, operations, 20_000).catch(() => {});
-    let before = 0;
-    const between = async () => {
-      if (before > 0 || done() === 0) return;
-      before = done();
-      gateway.reload(() => gatewayConfig(broker.url, { http: { port: 0, host: '127.0.0.1', device: [] } }));
-    };
-    await client.session('2', '', { between });
-    // What was in the answer that was on its way.
-    assert.ok(before > 0 && done() <= 2 * before && done() < operations.length, `${before}, ${done()}`);
-    await site.gatewayEvents.until('session.failed', { device: manual, session: '2' });
-    await managed;
-  });
+  const removals = { '': { http: { port: 0, host: '127.0.0.1', device: [] } }, ', with the whole table': {} };
+  for (const [how, next] of Object.entries(removals))
+    test(`a session that is open ends when the account of its device is removed${how}`, async () => {
+      await using broker = await startAedes();
+      await using site = new Site(broker.url);
+      const devices = { http: { port: 0, host: '127.0.0.1', device: [account(manual)] } };
+      const gateway = await site.gateway([], devices);
+      await using client = stockClient(gateway);
+      assert.equal(await client.session('1'), 200);
+      // Some in each message.
+      const operations = Array.from({ length: 20 }, (_, at) => ({
+        name: 'Replace' as const,
+        uri: `./Site/Node${at}`,
+        data: 'x'.repeat(3000),
+      }));
+      for (const { uri } of operations) client.nodes.set(uri, '');
+      const done = () => operations.filter(({ uri }) => client.nodes.get(uri) !== '').length;
+      const managed = gateway.manage(manual, operations, 20_000).catch(() => {});
+      let before = 0;
+      const between = async () => {
+        if (before > 0 || done() === 0) return;
+        before = done();
+        gateway.reload(() => gatewayConfig(broker.url, next));
+      };
+      await client.session('2', '', { between });
+      // What was in the answer that was on its way.
+      assert.ok(before > 0 && done() <= 2 * before && done() < operations.length, `${before}, ${done()}`);
+      await site.gatewayEvents.until('session.failed', { device: manual, session: '2' });
+      await managed;
+    });
 
   test('an account is given another secret in the middle of a session over HTTP: the session does not go on', async () => {
     await using broker = await startAedes();

@@ -36,9 +36,14 @@ export function readTransferOrder(json: string): TransferOrder {
   try {
     const { keep = true, ...texts } = JSON.parse(json.slice(0, longest)) as TransferOrder;
     const isWhole = Object.values(texts).every((text) => typeof text === 'string');
-    if (texts.server && texts.code && isWhole && typeof keep === 'boolean') return { ...texts, keep };
+    const isPaired = !texts.cert === !texts.key && !texts.username === !texts.password;
+    if (texts.server && texts.code && isWhole && isPaired && typeof keep === 'boolean')
+      return { ...texts, keep };
   } catch {}
-  throw new PosternError('malformed', 'Transfer: JSON with server, code and keep is needed');
+  throw new PosternError(
+    'malformed',
+    'Transfer: JSON with server, code and keep is needed; cert and key, username and password are pairs',
+  );
 }
 
 const orderFile = 'order.json';

@@ -3,6 +3,7 @@ import { background, failed, guarded } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import type { Events } from '../../base/events.ts';
+import { presentable } from '../../base/presentable.ts';
 import { isEmpty, Type } from '../coap/codec.ts';
 import type { CoapEndpoint } from '../coap/endpoint.ts';
 import type { Remote } from '../coap/message.ts';
@@ -108,7 +109,14 @@ export class CoapTransport {
       moved: (association) => this.#probe(association),
       runningOut: (association) => this.#reserve(association),
       closed: (association, reason) => this.#forget(association, reason),
-      refused: ({ address }, reason) => events.emit('dtls.refused', { peer: address, reason }),
+      refused: ({ address }, reason, claimed) => {
+        const { identity: device } = this.#parts.ownerOf?.(claimed, undefined) ?? { identity: claimed };
+        const named = claimed && {
+          identity: presentable(claimed),
+          ...(device !== claimed && { device }),
+        };
+        events.emit('dtls.refused', { peer: address, reason, ...named });
+      },
       server: {
         keyOf,
         ...(certificates && { certificates }),

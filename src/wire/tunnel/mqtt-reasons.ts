@@ -32,9 +32,27 @@ export function disconnectText({ reasonCode = 0, properties }: IDisconnectPacket
     .join('; ');
 }
 
-/** An error of the connection, in words. Some errors of Node have a code and no message. */
-export function errorText(error: Error & { readonly code?: unknown }): string {
-  if (typeof error.code === 'number' && error.message.startsWith('Connection refused'))
-    return `the broker refuses the connection: ${reasonText(error.code)}`;
-  return error.message || String(error.code ?? error);
+/** What an error of Node has beside its message. An error of OpenSSL has its reason without the place in the source. */
+type NodeError = Error & { readonly code?: unknown; readonly reason?: unknown };
+
+/** Codes of Node for a certificate whose authority is not known. */
+const unknownAuthority = /^(DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED|UNABLE_TO_(GET|VERIFY))/;
+
+/**
+ * An error of the connection, in words. Some errors of Node have a code and no message. An alert of TLS says what the broker
+ * thinks of this side, and the codes of a check what this side thinks of the broker.
+ */
+export function errorText(error: NodeError): string {
+  const { code, message } = error;
+  if (typeof code === 'number' && message.startsWith('Connection refused'))
+    return `the broker refuses the connection: ${reasonText(code)}`;
+  if (unknownAuthority.test(String(code)))
+    return `no authority in mqtt.ca has signed the certificate of the broker (${message.split(';')[0]})`;
+  if (/^CERT_(HAS_EXPIRED|NOT_YET_VALID)$/.test(String(code)))
+    return `the certificate of the broker: ${message}, by the clock of this machine`;
+  if (!String(code).startsWith('ERR_SSL_') || typeof error.reason !== 'string')
+    return message || String(code ?? error);
+  const alert = /alert (.+)/.exec(error.reason)?.[1];
+  if (alert === undefined) return `TLS with the broker: ${error.reason}`;
+  return `the broker refuses ${/cert|unknown ca/.test(alert) ? 'the client certificate' : 'TLS'}: ${alert}`;
 }

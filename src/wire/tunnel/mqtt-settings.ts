@@ -77,6 +77,9 @@ export function demandUsable(settings: MqttSettings): void {
   try {
     createSecureContext(files as SecureContextOptions);
   } catch (cause) {
-    throw new PosternError('configuration', `mqtt.ca, mqtt.cert, mqtt.key: ${String(cause)}`, { cause });
+    // The files may be those of the claim as well.
+    const named = [settings.ca, settings.cert, settings.key].filter((file) => file !== undefined);
+    const { reason = String(cause) } = cause as { readonly reason?: string };
+    throw new PosternError('configuration', `${named.join(', ')}: TLS cannot use them: ${reason}`, { cause });
   }
 }

@@ -20,7 +20,11 @@ import { DepartureMarks } from '../../../src/gateway/northbound/departure-marks.
 import { IdentityFiles } from '../../../src/gateway/northbound/identity-files.ts';
 import { OwnerBranch } from '../../../src/gateway/northbound/owner-branch.ts';
 import { Ownership } from '../../../src/gateway/northbound/ownership.ts';
-import { stageTransfer, storedTransfer } from '../../../src/gateway/northbound/transfer-order.ts';
+import {
+  readTransferOrder,
+  stageTransfer,
+  storedTransfer,
+} from '../../../src/gateway/northbound/transfer-order.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { smallDisk } from '../../small-disk.ts';
@@ -278,4 +282,12 @@ describe('departure of a gateway', () => {
     assert.equal(marks.beginAnew('new'), true);
     assert.equal(marks.state, undefined);
   });
+});
+
+test('an order to pass a gateway on, with half of a claim, is malformed and begins nothing', () => {
+  const order = { server: 'dm.next', code: 'c' };
+  for (const half of [{ cert: 'PEM' }, { key: 'PEM' }, { username: 'claim' }, { password: 'secret' }])
+    assert.throws(() => readTransferOrder(JSON.stringify({ ...order, ...half })), { code: 'malformed' });
+  const whole = { ...order, username: 'claim', password: 'secret' };
+  assert.deepEqual(readTransferOrder(JSON.stringify(whole)), { ...whole, keep: true });
 });

@@ -44,6 +44,8 @@ class Rig {
   keyFile: string | undefined;
   /** The keys that the gateway knows. */
   keys: Record<string, Buffer> = { device: key };
+  /** Names of devices, by the identities of their keys, where they are not the same. */
+  names: Readonly<Record<string, string>> = {};
   isStateNew = false;
   /** When the inventory says that a device was heard last. */
   heardAt: Readonly<Record<string, number>> = {};
@@ -112,6 +114,7 @@ class Rig {
       entropy: systemEntropy,
       events,
       keyOf: (identity) => this.keys[identity],
+      ownerOf: (identity) => ({ identity: this.names[identity] ?? identity }),
       admission,
       associations: 100,
       store: this.wrap(
@@ -652,6 +655,30 @@ for (const [end, ahead] of [
       [false, false, true, true, true],
     );
   });
+
+test('a device with a wrong key is told with the identity that it claims, and a listed one by its name too', async () => {
+  for (const [identity, name] of [
+    ['factory:0123', 'urn:dev:1'],
+    ['no\nbody', undefined],
+  ] as const) {
+    const rig = new Rig();
+    rig.keys = { 'factory:0123': key };
+    rig.names = { 'factory:0123': 'urn:dev:1' };
+    const done = rig.device.connect(gatewayAt, { identity, key: Buffer.from('another key of 16') });
+    done.catch(() => {});
+    for (let second = 0; second < 90; second++) {
+      rig.clock.advance(1000);
+      await rig.settle();
+    }
+    const { fields } = await rig.events.until('dtls.refused');
+    assert.deepEqual(fields, {
+      peer: rig.place.address,
+      reason: 'records do not verify: its key is unknown, or another one',
+      identity: identity.replace('\n', '\ufffd'),
+      ...(name && { device: name }),
+    });
+  }
+});
 
 test('5,000 devices keep their associations over a power cut, each with numbers of its own', () => {
   const [clock, events] = [new HandClock(), new EventRecorder()];

@@ -24,7 +24,7 @@ export interface AcceptorParts {
   /** Whether a client at this address, which receives there, may begin a handshake. `tokens` are 1 if absent. */
   readonly admits: (address: string, tokens?: number) => boolean;
   readonly opened: (established: Established) => void;
-  readonly refused: (place: Place, reason: string) => void;
+  readonly refused: (place: Place, reason: string, claimed: string) => void;
 }
 
 /**
@@ -119,7 +119,8 @@ export class Acceptor {
       isOver = true;
       this.#halfOpen.delete(remote);
     };
-    const handshake = new ServerHandshake(
+    let handshake: ServerHandshake | undefined;
+    handshake = new ServerHandshake(
       {
         ...surroundings,
         place,
@@ -131,7 +132,7 @@ export class Acceptor {
         dropped: over,
         failed: (reason) => {
           over();
-          refused(place, reason);
+          refused(place, reason, handshake?.claimed ?? '');
         },
       },
       this.#settings,

@@ -152,13 +152,15 @@ function checkUse(
  * Checks the dates of a certificate. A machine without a battery begins in 1970. A time before the beginning of the own certificate
  * is known to be wrong: then it is at least that beginning, and a certificate that begins later is not refused for it.
  */
-function checkTime({ validFromDate, validToDate }: X509Certificate, notBefore: number, now: number): void {
+function checkTime(certificate: X509Certificate, notBefore: number, now: number): void {
+  const { validFromDate, validToDate } = certificate;
+  const whose = `the certificate of ${presentable(nameOf(certificate))}`;
   const isRight = now >= notBefore;
   // A date that cannot be read is not a number, and passes no comparison.
   if (!(Math.max(now, notBefore) <= validToDate.getTime()))
-    throw new DtlsFailure(Alert.CertificateExpired, 'a certificate has expired');
+    throw new DtlsFailure(Alert.CertificateExpired, `${whose} has expired`);
   if (isRight && !(now >= validFromDate.getTime()))
-    throw new DtlsFailure(Alert.CertificateExpired, 'a certificate is not valid yet');
+    throw new DtlsFailure(Alert.CertificateExpired, `${whose} is not valid yet`);
 }
 
 /**

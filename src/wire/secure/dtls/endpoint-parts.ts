@@ -47,7 +47,7 @@ export interface DtlsParts {
    */
   readonly moved?: (association: Association) => void;
   /** Called when a handshake that a client began has ended without success. */
-  readonly refused?: (place: Place, reason: string) => void;
+  readonly refused?: (place: Place, reason: string, claimed: string) => void;
   /** Absent, the endpoint is a client only. */
   readonly server?: {
     /** The key of an identity; undefined when it is unknown. */

@@ -85,7 +85,9 @@ export abstract class Handshake {
       () => {
         this.stop();
         const { refusal } = this;
-        const silence = this.#isUnverified ? 'records do not verify' : 'the peer does not answer';
+        const silence = this.#isUnverified
+          ? 'records do not verify: its key is unknown, or another one'
+          : 'the peer does not answer';
         parts.failed(refusal ?? silence, refusal === undefined);
       },
     );

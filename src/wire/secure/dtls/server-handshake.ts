@@ -46,6 +46,11 @@ export class ServerHandshake extends Handshake {
   #presented: Presented | undefined;
   #proven: Proven | undefined;
 
+  /** The identity of the pre-shared key that the client says it has. Empty before it says so, and with certificates. */
+  get claimed(): string {
+    return this.#proven ? '' : this.#identity;
+  }
+
   /** @param record sequence number of the record with the ClientHello, at which the server's begin (RFC 6347 section 4.2.1) */
   constructor(parts: HandshakeParts, settings: ServerSettings, hello: HandshakeMessage, record: number) {
     super(parts, { received: hello.sequence + 1, sent: hello.sequence, record });

@@ -51,15 +51,18 @@ describe('a certificate that is not believed is told by its alert, and by one ev
     ],
     'of another authority with the same name': [of({ commonNames: ['d'] }, authority('Test root')), /^48 /],
     'signed by itself': [withDevice(issue({ commonNames: ['d'] })), /^48 /],
-    expired: [of({ commonNames: ['d'], until: year(2022) }), /^45 a certificate has expired$/],
-    'not valid yet': [of({ commonNames: ['d'], from: year(2050) }), /^45 a certificate is not valid yet$/],
+    expired: [of({ commonNames: ['d'], until: year(2022) }), /^45 the certificate of \S+ has expired$/],
+    'not valid yet': [
+      of({ commonNames: ['d'], from: year(2050) }),
+      /^45 the certificate of \S+ is not valid yet$/,
+    ],
     'below an authority that has expired': [
       (() => {
         const old = authority('Old', { until: year(2022) }, root);
         const own = issue({ commonNames: ['d'] }, old);
         return withDevice(own, [own, old]);
       })(),
-      /^45 a certificate has expired$/,
+      /^45 the certificate of \S+ has expired$/,
     ],
     'for servers alone': [
       of({ commonNames: ['d'], purposes: [1] }),
