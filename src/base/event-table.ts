@@ -286,6 +286,16 @@ export const eventTable = {
   'state.taken-back': warn<'server', never, { epoch: string }>(),
   'state.writable': info<never, never, { seconds: number }>(),
 
+  // Values of devices on their way to DM servers.
+  'telemetry.begun': info<'name' | 'server'>(),
+  'telemetry.delivered': debug<'server' | 'values' | 'bytes'>(),
+  'telemetry.dropped': warn<'server' | 'values'>(),
+  'telemetry.ended': info<'name' | 'reason'>(),
+  'telemetry.foreign': warn.byPeer<'gateway' | 'values', never, { refused: number }>(),
+  'telemetry.lost': warn.byPeer<'gateway' | 'values'>(),
+  'telemetry.received': debug<'gateway' | 'values' | 'bytes'>(),
+  'telemetry.refused': warn<'server' | 'status' | 'values'>(),
+
   // Triggers.
   'trigger.ended': info<'name' | 'done' | 'failed'>(),
   'trigger.started': info<'name' | 'devices' | 'server'>(),

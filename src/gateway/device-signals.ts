@@ -11,6 +11,8 @@ export interface DeviceListener {
   asked?(deviceId: string): void;
   /** What it came to when the gateway asked a device whether it is there, or sent it something. */
   found?(deviceId: string, finding: Finding): void;
+  /** A device is attached, or its record has changed; also one behind a child gateway. */
+  attached?(deviceId: string): void;
   /** A device is no longer attached here. */
   detached?(deviceId: string): void;
   /** An update that a device had accepted has ended. `result` is a result code of FUMO. */
@@ -43,6 +45,10 @@ export class DeviceSignals implements Required<DeviceListener> {
 
   found(deviceId: string, finding: Finding): void {
     this.#tell((listener) => listener.found?.(deviceId, finding));
+  }
+
+  attached(deviceId: string): void {
+    this.#tell((listener) => listener.attached?.(deviceId));
   }
 
   detached(deviceId: string): void {

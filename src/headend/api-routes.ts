@@ -18,6 +18,7 @@ import { enrolmentRoutes } from './api-enrolment-routes.ts';
 import { operationRoutes } from './api-operation-routes.ts';
 import { type Route, route } from './api-route.ts';
 import { assignmentBody, pageQuery, sessionBody } from './api-schemas.ts';
+import { telemetryRoutes } from './api-telemetry-routes.ts';
 import type { Headend } from './headend.ts';
 import { existing, orderView, stateOf } from './order-views.ts';
 import type { Party } from './parties.ts';
@@ -193,6 +194,7 @@ const policyRoutes: readonly Route[] = [
 export const routes: readonly Route[] = [
   ...partyRoutes,
   ...operationRoutes,
+  ...telemetryRoutes,
   ...policyRoutes,
   ...enrolmentRoutes,
   ...departureRoutes,

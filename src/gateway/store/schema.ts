@@ -75,5 +75,12 @@ export const gatewaySchema: Schema = {
        device_id TEXT PRIMARY KEY, mark TEXT NOT NULL UNIQUE, protocol TEXT NOT NULL, joined INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;`,
     'CREATE TABLE proven_client (device_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;',
+    `CREATE TABLE observation (
+       name TEXT PRIMARY KEY, state INTEGER NOT NULL, rest INTEGER NOT NULL, body TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE telemetry_report (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, server TEXT NOT NULL, counted INTEGER NOT NULL, dropped INTEGER NOT NULL,
+       body BLOB NOT NULL
+     ) STRICT;`,
   ],
 };
