@@ -134,7 +134,7 @@ export class AlertHandler {
       return ofGateway ? this.#gatewayFault(gateway, alert) : DmStatus.Forbidden;
     if (isAlertOf(alert, alerts.TelemetryReport)) {
       if (!ofGateway) return DmStatus.Forbidden;
-      this.#judged = this.#parts.telemetry.handle(gateway, alert);
+      this.#parts.telemetry.handle(gateway, alert);
       return DmStatus.Ok;
     }
     const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));

@@ -32,17 +32,16 @@ export class TelemetryHandler {
 
   /**
    * Stores the values of a report, as part of the transaction under way. A report that is repeated changes nothing. Values of a
-   * device that is attached to another gateway are left out. Returns what has to be called when the report is refused after
-   * all; undefined for a repetition.
+   * device that is attached to another gateway are left out. A report that is refused comes again before later ones.
    * @throws {PosternError} `malformed`, `tooLarge`
    */
-  handle(gateway: string, alert: Alert): (() => void) | undefined {
+  handle(gateway: string, alert: Alert): void {
     const { parties, sequences, values, clock } = this.#parts;
     const now = Math.round(clock.wall());
     const { epoch, sequence, dropped, values: reported } = readTelemetry(alert, now);
     // Reports have numbers of their own, beside those of the other alerts. No gateway has a space in its name.
     const key = `${gateway} telemetry`;
-    if (sequences.record(key, epoch, sequence) !== 'new') return undefined;
+    if (sequences.record(key, epoch, sequence) !== 'new') return;
     const own = reported.filter(({ device }) => {
       const holder = parties.gatewayOf(device);
       return holder === undefined || holder === gateway;
@@ -54,7 +53,6 @@ export class TelemetryHandler {
     const foreign = reported.length - own.length;
     const refused = foreign > 0 ? this.#foreign.count(gateway) : undefined;
     if (refused !== undefined) this.#emit('telemetry.foreign', { gateway, values: foreign, refused });
-    return () => sequences.refused(key, epoch, sequence);
   }
 
   /** Emits an event when what it speaks of is stored. */

@@ -63,7 +63,7 @@ function rig(database = openDatabase(':memory:', headendSchema)) {
   const session = (gateway = 'gw-1', kind = 'gateway') =>
     ({ party: { id: gateway, kind }, gateway }) as unknown as SessionContext;
   return {
-    ...{ database, clock, events, parties, values, handler, value, report, session },
+    ...{ database, clock, events, parties, sequences, values, handler, value, report, session },
     history: () => values.history('d', path, { limit: 1000 }).map((each) => each.value),
   };
 }
@@ -92,8 +92,8 @@ test('a report that comes twice counts once, also after a restart of the head-en
 });
 
 test('reports and alerts do not share their numbers, and neither do two gateways', () => {
-  const { handler, report, session, value, history, database } = rig();
-  new AlertSequences(database).record('gw-1', 'e1', 500);
+  const { handler, report, session, value, history, sequences } = rig();
+  sequences.record('gw-1', 'e1', 500);
   handler.handle(session('gw-1'), report(1, [value(1)]));
   handler.handle(session('gw-2'), report(1, [value(2)]));
   assert.deepEqual(history(), [2, 1]);

@@ -79,6 +79,10 @@ test('a value of a shorter period does not wait for the longer one of those befo
   reports.add({ ...order, name: 'quick', period: 1 }, [value(2)]);
   clock.advance(1000);
   assert.deepEqual(numbersIn(session()), [1, 2]);
+  // The wait of the first value has ended with it.
+  reports.add(order, [value(3)]);
+  clock.advance(59_999);
+  assert.deepEqual(reports.servers(), []);
 });
 
 test('the number of values of an observation ends the wait; values of another one do not count', () => {
@@ -156,7 +160,13 @@ test('a report that was delivered was never written; one that waits for a minute
   assert.equal(rows.all().length, 0);
   const sequences = database.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'telemetry_report'").get();
   assert.equal(sequences, undefined, 'no row was ever written');
+  // One that was made just before the moment of writing is not written then.
+  reports.add({ ...order, count: 1 }, [value(4)]);
+  session();
+  clock.advance(minute - 1);
   reports.add({ ...order, count: 1 }, [value(5)]);
+  clock.advance(1);
+  assert.equal(rows.all().length, 0);
   clock.advance(2 * minute);
   assert.equal(rows.all().length, 1);
   session();
