@@ -5,7 +5,7 @@ import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
 import { parseLinks } from '../../wire/coap/link-format.ts';
 import { Option, uintOption } from '../../wire/coap/options.ts';
-import { decodeContent, encodeContent, selfDescribing, writable } from '../../wire/lwm2m/content.ts';
+import { decodeContent, encodeContent, nameable, selfDescribing, writable } from '../../wire/lwm2m/content.ts';
 import { describeResource, objects } from '../../wire/lwm2m/objects.ts';
 import { type Path, parsePath, pathText } from '../../wire/lwm2m/path.ts';
 import type { Entry, TypeOf } from '../../wire/lwm2m/resource.ts';
@@ -131,7 +131,7 @@ export class LwM2mCalls {
     const last = this.#taken.get(client.deviceId);
     const isOctets = entries[0]?.value instanceof Uint8Array;
     const plain = isOctets ? ContentFormat.OctetStream : ContentFormat.TextPlain;
-    const isWritable = (format: number) => format !== plain && writable.includes(format);
+    const isWritable = (format: number) => format !== plain && nameable.includes(format);
     const isDescribed = client.version === '1.0' || entries.every(({ path }) => describeResource(path));
     const formats = [
       ...(isDescribed ? [] : selfDescribing.toSorted((a) => (a === last ? -1 : 0))),
@@ -226,7 +226,7 @@ function preferred({ version, formats }: LwM2mClient, path: Path): readonly numb
   const isKnown = path.length > 2 ? describeResource(path) !== undefined : objects[object] !== undefined;
   if (!isKnown) return selfDescribing;
   // A client of LwM2M 1.2 might choose a format that only 1.2 has.
-  const named = formats.filter((format) => writable.includes(format));
+  const named = formats.filter((format) => nameable.includes(format));
   return version === '1.2' ? [...named, ...selfDescribing] : [];
 }
 
