@@ -2,6 +2,7 @@ import type { Monotonic } from '../../base/clock.ts';
 import type { CoapAnswer } from './blockwise-client.ts';
 import type { CoapMessage } from './codec.ts';
 import { isSuccess } from './codes.ts';
+import type { Remote } from './message.ts';
 import { Option, uintOption } from './options.ts';
 
 /** What takes the messages with the token of an observation, from its first response on. */
@@ -12,8 +13,8 @@ export interface NotificationTaker {
   readonly isProof: boolean;
   /** The peer has said that it notifies. `forget` frees the token: later notifications get a Reset. */
   begun(forget: () => void): void;
-  /** Takes a message. Returns false for one that is not from the peer; it is dropped without an answer. */
-  take(message: CoapMessage, now: Monotonic): boolean;
+  /** Takes a message from this remote. Returns false for one that is not from the peer; it is dropped without an answer. */
+  take(message: CoapMessage, from: Remote, now: Monotonic): boolean;
   /** Nothing that can be read comes any more: the endpoint has stopped, or does not understand the peer. */
   lost(): void;
 }
@@ -21,7 +22,7 @@ export interface NotificationTaker {
 export interface ObservationParts {
   readonly token: Uint8Array;
   /** Gets the first response and each notification that is newer than the one before, with its whole body. */
-  readonly notified: (answer: CoapAnswer) => void;
+  readonly notified: (answer: CoapAnswer, from: Remote) => void;
   /** The peer does not notify any more, and has sent this; undefined when nothing that can be read comes any more. */
   readonly ended: (answer: CoapMessage | undefined) => void;
 }
@@ -75,14 +76,14 @@ export class Observation implements NotificationTaker {
     this.#parts.ended(undefined);
   }
 
-  take(message: CoapMessage, now: Monotonic): boolean {
+  take(message: CoapMessage, from: Remote, now: Monotonic): boolean {
     const number = uintOption(message.options, Option.Observe);
     if (number === undefined || !isSuccess(message.code)) {
       this.end();
       this.#parts.ended(message);
     } else if (this.#isNewer(number, now)) {
       this.#last = { number, at: now };
-      this.#deliver(message, ++this.#taken);
+      this.#deliver(message, from, ++this.#taken);
     }
     return true;
   }
@@ -95,10 +96,10 @@ export class Observation implements NotificationTaker {
     return (ahead > 0 && ahead < half) || now > at + numbersHoldFor;
   }
 
-  #deliver(message: CoapMessage, serial: number): void {
+  #deliver(message: CoapMessage, from: Remote, serial: number): void {
     const { notified } = this.#parts;
     if (!hasMoreBlocks(message)) {
-      notified(message);
+      notified(message, from);
       return;
     }
     // The first response may come before the request has said how to fetch the rest.
@@ -106,7 +107,7 @@ export class Observation implements NotificationTaker {
     const settle = (answer: CoapAnswer | undefined) => {
       // A newer notification has come, or nobody waits for this one any more.
       if (serial !== this.#taken) return;
-      if (answer && isSuccess(answer.code)) notified(answer);
+      if (answer && isSuccess(answer.code)) notified(answer, from);
       else this.lost();
     };
     fetched.then(settle, () => settle(undefined));

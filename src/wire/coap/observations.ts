@@ -39,7 +39,7 @@ export class Observations {
       if (this.#byToken.get(key) === entry) this.#byToken.delete(key);
     });
     // A part of a response cannot be verified.
-    if (!taker.take(message, now)) taker.lost();
+    if (!taker.take(message, remote, now)) taker.lost();
   }
 
   /** What takes a message, if it has the token of an observation, and comes from its peer. */

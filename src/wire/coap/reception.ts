@@ -109,7 +109,7 @@ export class Reception {
       const taker = observations.takerOf(remote, message);
       const isKnown = taker && this.#refusedOption(remote, message) === undefined;
       if (isKnown) {
-        if (taker.take(message, now)) acknowledge();
+        if (taker.take(message, remote, now)) acknowledge();
       } else if (taker?.isProof) {
         // What is outside of a protected notification proves nothing.
       } else {

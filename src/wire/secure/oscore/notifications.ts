@@ -1,5 +1,6 @@
 import type { Monotonic } from '../../../base/clock.ts';
 import type { CoapMessage } from '../../coap/codec.ts';
+import type { Remote } from '../../coap/message.ts';
 import type { NotificationTaker } from '../../coap/observation.ts';
 import { Option, sorted, uint, unacceptableOption } from '../../coap/options.ts';
 import type { OscoreContext } from './contexts.ts';
@@ -36,7 +37,7 @@ export class OpenedNotifications implements NotificationTaker {
     this.#taker.lost();
   }
 
-  take(message: CoapMessage, now: Monotonic): boolean {
+  take(message: CoapMessage, from: Remote, now: Monotonic): boolean {
     if (this.#context.isRevoked) return false;
     const opened = openResponse(this.#context.keys, this.#request, message);
     if (!opened) return false;
@@ -56,6 +57,6 @@ export class OpenedNotifications implements NotificationTaker {
         ? uint(Option.Observe, Math.max(0, this.#latest) % 2 ** 24)
         : option,
     );
-    return this.#taker.take({ ...message, ...opened, options: sorted(options) }, now);
+    return this.#taker.take({ ...message, ...opened, options: sorted(options) }, from, now);
   }
 }

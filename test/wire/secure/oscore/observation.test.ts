@@ -86,7 +86,7 @@ describe('an observation under OSCORE, client side (RFC 8613)', () => {
       return [];
     };
     await change();
-    const changed = Buffer.from(held);
+    const changed = encode({ ...read(held), type: Type.CON });
     changed[changed.length - 1]! ^= 1;
     const before = wire.sent.length;
     await arrive(changed);
