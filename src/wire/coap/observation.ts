@@ -1,5 +1,4 @@
 import type { Monotonic } from '../../base/clock.ts';
-import type { CoapAnswer } from './blockwise-client.ts';
 import type { CoapMessage } from './codec.ts';
 import { isSuccess } from './codes.ts';
 import type { Remote } from './message.ts';
@@ -18,6 +17,9 @@ export interface NotificationTaker {
   /** Nothing that can be read comes any more: the endpoint has stopped, or does not understand the peer. */
   lost(): void;
 }
+
+/** A response or notification with its whole body. */
+type CoapAnswer = Pick<CoapMessage, 'code' | 'options' | 'payload'>;
 
 export interface ObservationParts {
   readonly token: Uint8Array;
