@@ -78,6 +78,11 @@ export const eventTable = {
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
   'dtls.opened': info.byPeer<'identity' | 'peer', 'device'>(),
   'dtls.refused': warn.byPeer<'peer' | 'reason'>(),
+  // Observations of LwM2M clients.
+  'observation.flood': warn.byPeer<'device'>(),
+  'observation.unreadable': warn.byPeer<'device' | 'reason'>(),
+  'observation.waiting': info.byPeer<'device' | 'reason'>(),
+
   'oscore.proven': info.byPeer<'identity' | 'peer'>(),
   'oscore.refused': warn.byPeer<'peer' | 'reason'>(),
   'oscore.unanswered': warn.byPeer<'peer' | 'reason'>(),

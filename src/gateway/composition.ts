@@ -336,7 +336,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     vocabulary,
     authorisation,
     choice: objects.choice,
-    observer: undefined,
+    observer: lwm2m?.observer,
     manage: proxy.manage,
     ownServer: config['dm-server'].id,
     budget,

@@ -1,6 +1,7 @@
 import { guarded } from '../base/background.ts';
 import type { Events } from '../base/events.ts';
 import type { PeerAddress } from './southbound/device-addresses.ts';
+import type { Observer } from './southbound/observer.ts';
 import type { Finding } from './southbound/presence.ts';
 
 /** What a part of the gateway wants to hear of devices. */
@@ -15,6 +16,8 @@ export interface DeviceListener {
   attached?(deviceId: string): void;
   /** A device is no longer attached here. */
   detached?(deviceId: string): void;
+  /** A device has sent values: of an observation by its name, or unasked. */
+  valued?(...sent: Parameters<Observer['values']>): void;
   /** An update that a device had accepted has ended. `result` is a result code of FUMO. */
   updateEnded?(deviceId: string, correlator: string | undefined, result: number): void;
 }
@@ -53,6 +56,10 @@ export class DeviceSignals implements Required<DeviceListener> {
 
   detached(deviceId: string): void {
     this.#tell((listener) => listener.detached?.(deviceId));
+  }
+
+  valued(...sent: Parameters<Observer['values']>): void {
+    this.#tell((listener) => listener.valued?.(...sent));
   }
 
   updateEnded(deviceId: string, correlator: string | undefined, result: number): void {

@@ -70,8 +70,10 @@ export class TelemetryService implements DeviceListener {
     return { ...this.#mode.summary, buffered, dropped };
   }
 
-  /** Takes values of an LwM2M client, as `Observer.values`. */
-  readonly values: Telemetry['values'] = (...args) => this.#mode.values(...args);
+  /** An LwM2M client has told values. */
+  valued(...values: Parameters<Telemetry['values']>): void {
+    this.#mode.values(...values);
+  }
 
   /** Continues what was under way when the gateway stopped. */
   resume(): void {

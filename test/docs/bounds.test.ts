@@ -21,7 +21,10 @@ import { sessionLimits as deviceSessions } from '../../src/gateway/southbound/de
 import { connectionDefaults, httpTimes } from '../../src/gateway/southbound/http-binding.ts';
 import { bodyBounds } from '../../src/gateway/southbound/http-bodies.ts';
 import { joinLimits } from '../../src/gateway/southbound/join-window.ts';
+import { floorBurst } from '../../src/gateway/southbound/notification-floor.ts';
+import { observationBounds } from '../../src/gateway/southbound/observer.ts';
 import { pendingBounds } from '../../src/gateway/southbound/pending-registrations.ts';
+import { sendBounds } from '../../src/gateway/southbound/send-resource.ts';
 import { undeliverableLimit } from '../../src/gateway/store/outbox.ts';
 import { newDevices } from '../../src/headend/alert-handler.ts';
 import { apiConnections, apiLimits } from '../../src/headend/api.ts';
@@ -100,6 +103,10 @@ const rows: readonly (readonly [row: string, ...says: string[]])[] = [
   ['Requests in work in one endpoint', n(endpointDefaults.concurrentRequests)],
   ['Responses to multicast requests that wait', n(endpointDefaults.multicastResponses)],
   ['Requests that wait until the event loop', n(arrivalLimits.requests), size(arrivalLimits.bytes)],
+  ['Observations at the peers of one endpoint', n(endpointDefaults.observations)],
+  ['Paths that are observed of one LwM2M client', n(observationBounds.paths)],
+  ['Notifications of one client', n(floorBurst)],
+  ['Bytes of one Send', size(sendBounds.bytes), n(sendBounds.rate.burst), n(sendBounds.clients)],
   ['Own requests that wait for a response', n(endpointDefaults.pendingRequests)],
   [
     'Block-wise transfers, for each direction',

@@ -5,7 +5,13 @@ import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
 import { parseLinks } from '../../wire/coap/link-format.ts';
 import { Option, uintOption } from '../../wire/coap/options.ts';
-import { decodeContent, encodeContent, selfDescribing, writable } from '../../wire/lwm2m/content.ts';
+import {
+  decodeContent,
+  encodeContent,
+  nameable,
+  selfDescribing,
+  writable,
+} from '../../wire/lwm2m/content.ts';
 import { describeResource, objects } from '../../wire/lwm2m/objects.ts';
 import { type Path, parsePath, pathText } from '../../wire/lwm2m/path.ts';
 import type { Entry, TypeOf } from '../../wire/lwm2m/resource.ts';
@@ -33,7 +39,7 @@ const usualTimeout = 20_000;
 const remembered = 1024;
 
 /** Answers to a request for an unknown content format. The right one is 4.06; some clients send others. */
-const unacceptable: ReadonlySet<number> = new Set([
+export const unacceptable: ReadonlySet<number> = new Set([
   Code.NotAcceptable,
   Code.BadOption,
   Code.BadRequest,
@@ -69,7 +75,7 @@ export class LwM2mCalls {
     timeout?: number,
   ): Promise<readonly Entry[]> {
     for (const accept of [...preferred(client, path), undefined]) {
-      const answer = await this.#exchange(client, path, {
+      const answer = await this.exchange(client, path, {
         method: Code.GET,
         ...(accept !== undefined && { accept }),
         signal,
@@ -89,7 +95,7 @@ export class LwM2mCalls {
    */
   async discover(client: LwM2mClient, path: Path, signal?: AbortSignal): Promise<readonly number[]> {
     const { payload } = checked(
-      await this.#exchange(client, path, {
+      await this.exchange(client, path, {
         method: Code.GET,
         accept: ContentFormat.LinkFormat,
         signal,
@@ -131,7 +137,7 @@ export class LwM2mCalls {
     const last = this.#taken.get(client.deviceId);
     const isOctets = entries[0]?.value instanceof Uint8Array;
     const plain = isOctets ? ContentFormat.OctetStream : ContentFormat.TextPlain;
-    const isWritable = (format: number) => format !== plain && writable.includes(format);
+    const isWritable = (format: number) => format !== plain && nameable.includes(format);
     const isDescribed = client.version === '1.0' || entries.every(({ path }) => describeResource(path));
     const formats = [
       ...(isDescribed ? [] : selfDescribing.toSorted((a) => (a === last ? -1 : 0))),
@@ -140,10 +146,10 @@ export class LwM2mCalls {
       ...writable.filter(isWritable),
       ...(merge || entries.length > 1 ? [] : [plain]),
     ];
-    await this.#guard?.assure(client, signal);
+    await this.assure(client, signal);
     let refused: unknown;
     for (const format of new Set(formats)) {
-      const answer = await this.#exchange(client, path, {
+      const answer = await this.exchange(client, path, {
         method: merge ? Code.POST : Code.PUT,
         contentFormat: format,
         payload: encodeContent(format, entries, path, types),
@@ -203,12 +209,18 @@ export class LwM2mCalls {
     await this.#do(client, path, { method: Code.DELETE, signal });
   }
 
-  async #do(client: LwM2mClient, path: Path, request: Request): Promise<void> {
-    await this.#guard?.assure(client, request.signal);
-    checked(await this.#exchange(client, path, request), client, path);
+  async #do(client: LwM2mClient, path: Path, request: Lwm2mRequest): Promise<void> {
+    await this.assure(client, request.signal);
+    checked(await this.exchange(client, path, request), client, path);
   }
 
-  async #exchange(client: LwM2mClient, path: Path, request: Request): Promise<CoapAnswer> {
+  /** Makes sure that requests reach this client, and no other. @throws {PosternError} as `LwM2mGuard.assure` */
+  async assure(client: LwM2mClient, signal?: AbortSignal): Promise<void> {
+    await this.#guard?.assure(client, signal);
+  }
+
+  /** Sends a request to a path of a client, and resolves with its answer, whatever the code. */
+  async exchange(client: LwM2mClient, path: Path, request: Lwm2mRequest): Promise<CoapAnswer> {
     this.#guard?.check(client);
     const { address, port, heardOn, root } = client;
     const { timeout = usualTimeout, ...rest } = request;
@@ -218,15 +230,16 @@ export class LwM2mCalls {
   }
 }
 
-type Request = Omit<CoapCall, 'path' | 'timeout'> & { readonly timeout?: number | undefined };
+/** A request to a client, without what the calls add. */
+export type Lwm2mRequest = Omit<CoapCall, 'path' | 'timeout'> & { readonly timeout?: number | undefined };
 
 /** Content formats to request, in order. Empty when whatever the client chooses can be decoded. */
-function preferred({ version, formats }: LwM2mClient, path: Path): readonly number[] {
+export function preferred({ version, formats }: LwM2mClient, path: Path): readonly number[] {
   const [object = -1] = path;
   const isKnown = path.length > 2 ? describeResource(path) !== undefined : objects[object] !== undefined;
   if (!isKnown) return selfDescribing;
   // A client of LwM2M 1.2 might choose a format that only 1.2 has.
-  const named = formats.filter((format) => writable.includes(format));
+  const named = formats.filter((format) => nameable.includes(format));
   return version === '1.2' ? [...named, ...selfDescribing] : [];
 }
 
@@ -234,7 +247,7 @@ function preferred({ version, formats }: LwM2mClient, path: Path): readonly numb
  * Returns the answer when it is a success.
  * @throws {PosternError} the error that corresponds to the CoAP code of the answer
  */
-function checked(answer: CoapAnswer, { deviceId }: LwM2mClient, path: Path): CoapAnswer {
+export function checked(answer: CoapAnswer, { deviceId }: LwM2mClient, path: Path): CoapAnswer {
   const { code, payload } = answer;
   if (isSuccess(code)) return answer;
   const why = Buffer.from(payload).toString().slice(0, 128);

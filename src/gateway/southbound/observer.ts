@@ -7,6 +7,9 @@ export interface ObservationAttributes {
   readonly st?: number;
 }
 
+/** Most paths that are observed of one client, over all its wishes. Wishes beyond are refused. */
+export const observationBounds = { paths: 64 } as const;
+
 /** What is to be observed of one client. */
 export interface ObservationWish {
   /** Chosen by the caller, unique for each client. */
@@ -18,7 +21,7 @@ export interface ObservationWish {
 
 /**
  * `observing`: the client has confirmed all paths. `waiting`: for a client that is not registered, asleep or silent, or for
- * its answer. `refused`: the client has refused all paths; `reason` says why.
+ * its answer. `refused`: some path is refused; `reason` says which and why, and the others are observed.
  */
 export type ObservationState =
   | { readonly state: 'observing' | 'waiting' }
