@@ -39,6 +39,7 @@ export const works = [
   'registration',
   'session-end',
   'state',
+  'telemetry',
   'timer',
   'trigger',
   'uncaught',

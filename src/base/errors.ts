@@ -93,3 +93,13 @@ export function asPosternError(thrown: unknown): PosternError {
   if (thrown instanceof Error && thrown.stack !== undefined) error.stack = thrown.stack;
   return error;
 }
+
+/**
+ * A value that must be there.
+ * @param what what is missed otherwise, in words
+ * @throws {PosternError} `notFound`
+ */
+export function existing<T>(value: T | undefined, what: string): T {
+  if (value === undefined) throw new PosternError('notFound', `there is no ${what}`);
+  return value;
+}

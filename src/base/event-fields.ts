@@ -63,6 +63,7 @@ interface CommonFields {
   tried: boolean;
   tunnelled: boolean;
   up: number;
+  values: number;
   uri: string;
   url: string;
   version: string;

@@ -78,6 +78,11 @@ export const eventTable = {
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
   'dtls.opened': info.byPeer<'identity' | 'peer', 'device'>(),
   'dtls.refused': warn.byPeer<'peer' | 'reason', 'identity' | 'device'>(),
+  // Observations of LwM2M clients.
+  'observation.flood': warn.byPeer<'device'>(),
+  'observation.unreadable': warn.byPeer<'device' | 'reason'>(),
+  'observation.waiting': info.byPeer<'device' | 'reason'>(),
+
   'oscore.proven': info.byPeer<'identity' | 'peer'>(),
   'oscore.refused': warn.byPeer<'peer' | 'reason'>(),
   'oscore.unanswered': warn.byPeer<'peer' | 'reason'>(),
@@ -288,6 +293,16 @@ export const eventTable = {
   'state.sealed-lost': error<never, never, { rows: number; key: string }>(),
   'state.taken-back': warn<'server', never, { epoch: string }>(),
   'state.writable': info<never, never, { seconds: number }>(),
+
+  // Values of devices on their way to DM servers.
+  'telemetry.begun': info<'name' | 'server'>(),
+  'telemetry.delivered': debug<'server' | 'values' | 'bytes'>(),
+  'telemetry.dropped': warn<'server' | 'values'>(),
+  'telemetry.ended': info<'name' | 'reason'>(),
+  'telemetry.foreign': warn.byPeer<'gateway' | 'values', never, { refused: number }>(),
+  'telemetry.lost': warn.byPeer<'gateway' | 'values'>(),
+  'telemetry.received': debug<'gateway' | 'values' | 'bytes'>(),
+  'telemetry.refused': warn<'server' | 'status' | 'values'>(),
 
   // Triggers.
   'trigger.ended': info<'name' | 'done' | 'failed'>(),

@@ -35,6 +35,7 @@ ${common}`,
       outbox,
       sessions,
       images,
+      telemetry,
       budget,
       memory,
       counts,
@@ -79,6 +80,14 @@ ${common}`,
         'images',
         `${images.stored} stored, ${images.coming} coming, ${images.failed} failed; ${mebibytes(images.used)} of ${mebibytes(images.quota)} MB`,
       ],
+      ...(telemetry.observations + telemetry.buffered + telemetry.dropped === 0
+        ? []
+        : [
+            [
+              'telemetry',
+              `${telemetry.observations} observations of ${telemetry.devices} devices; ${telemetry.buffered} values waiting, ${telemetry.dropped} dropped`,
+            ],
+          ]),
       ...(refused === undefined ? [] : [['configuration', `refused when it was read again: ${refused}`]]),
       ...(restartNeeded.length > 0 ? [['restart', `needed for ${restartNeeded.join(', ')}`]] : []),
       ...(setAside > 0 ? [['set aside', `${setAside} rows of the state file that cannot be read`]] : []),

@@ -58,6 +58,7 @@ import { PresenceWatch } from './southbound/presence-watch.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { openState } from './state.ts';
 import { TrafficRecords } from './store/traffic.ts';
+import { TelemetryService } from './telemetry-service.ts';
 import { gatewayBranches, gatewayTree, knowServer } from './tree.ts';
 import { uplinkOf } from './uplink.ts';
 import { isSecureUri } from './uplink-config.ts';
@@ -225,6 +226,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
     reported: () => reports.wake(),
     leaving: (deviceId) => state.updates.deviceLeft(hashedName(deviceId)),
+    came: (deviceId) => signals.attached(deviceId),
     gone: (deviceId) => signals.detached(deviceId),
     removed: (deviceId) => {
       joins.forget(deviceId);
@@ -331,6 +333,18 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     live,
     ...machine,
   });
+  const telemetry = new TelemetryService({
+    state,
+    vocabulary,
+    authorisation,
+    choice: objects.choice,
+    observer: lwm2m?.observer,
+    manage: proxy.manage,
+    ownServer: config['dm-server'].id,
+    budget,
+    limit: config.limits.telemetry,
+    ...machine,
+  });
   const firmware =
     config.update &&
     new GatewayFirmware({
@@ -357,6 +371,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       vocabulary,
       joins,
       objects: objects.branches,
+      telemetry: telemetry.branch,
       firmware,
       certificate,
       ownServer,
@@ -374,6 +389,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     accounts,
     tree,
     outbox,
+    telemetry: telemetry.reports,
     vocabulary,
     upstream: reporting,
     settled: () => state.database.settled(),
@@ -386,11 +402,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   budget.onReleased(() => dmClient.wake());
   reports.deliverBy(dmClient);
+  telemetry.reports.deliverBy(dmClient);
   /** What a server started, and its rights, end with its account. */
   const endOfServers = () => {
     const gone = outbox.servers().filter((server) => server !== undefined && !isServer(server));
     for (const server of gone) outbox.forget(server ?? '');
     objects.endOf((server) => !isServer(server));
+    telemetry.endOf((server) => !isServer(server));
   };
   state.accountsBranch.listen({
     lost: (server) => {
@@ -488,7 +506,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...networks,
     ...machine,
   });
-  signals.add(presence, objects, proxy, ...(lwm2m ? [lwm2m] : []), {
+  signals.add(presence, objects, telemetry, proxy, ...(lwm2m ? [lwm2m] : []), {
     detached: (deviceId) => sessions.detached(deviceId),
   });
 
@@ -512,6 +530,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     management,
     tree,
     objects,
+    telemetry,
     firmware,
     certificate,
     ownership,

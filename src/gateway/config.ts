@@ -98,6 +98,10 @@ const gatewayTables = v.strictObject({
         v.optional(integerBetween(1, 1_000_000), 10_000),
         'Maximum number of alerts that wait for the DM server. Beyond it the oldest is dropped and counted. One child gateway may take a quarter of it, all of them three quarters; their alerts beyond that are refused (420), and they keep them',
       ),
+      telemetry: described(
+        v.optional(integerBetween(1, 1024), 4),
+        'Mebibytes of values that wait for DM servers, in memory and after a minute in the state. Beyond it the oldest are dropped and counted',
+      ),
       'keep-free': described(
         v.optional(integerBetween(0, 65_536), 32),
         'Mebibytes of the disk that images and update bundles leave free, for the state',

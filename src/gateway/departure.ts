@@ -151,4 +151,10 @@ async function arrive(config: GatewayConfig, machine: Machine): Promise<void> {
 }
 
 /** Accounts, rights and alerts. What the former owner started ends at the next start, because it has no account any more. */
-const ofFormerOwner = ["node WHERE path LIKE 'DMAcc/%'", 'acl', 'outbox', 'undeliverable'];
+const ofFormerOwner = [
+  "node WHERE path LIKE 'DMAcc/%'",
+  'acl',
+  'outbox',
+  'undeliverable',
+  'telemetry_report',
+];

@@ -1,6 +1,7 @@
 import { guarded } from '../base/background.ts';
 import type { Events } from '../base/events.ts';
 import type { PeerAddress } from './southbound/device-addresses.ts';
+import type { Observer } from './southbound/observer.ts';
 import type { Finding } from './southbound/presence.ts';
 
 /** What a part of the gateway wants to hear of devices. */
@@ -11,8 +12,12 @@ export interface DeviceListener {
   asked?(deviceId: string): void;
   /** What it came to when the gateway asked a device whether it is there, or sent it something. */
   found?(deviceId: string, finding: Finding): void;
+  /** A device is attached, or its record has changed; also one behind a child gateway. */
+  attached?(deviceId: string): void;
   /** A device is no longer attached here. */
   detached?(deviceId: string): void;
+  /** A device has sent values: of an observation by its name, or unasked. */
+  valued?(...sent: Parameters<Observer['values']>): void;
   /** An update that a device had accepted has ended. `result` is a result code of FUMO. */
   updateEnded?(deviceId: string, correlator: string | undefined, result: number): void;
 }
@@ -45,8 +50,16 @@ export class DeviceSignals implements Required<DeviceListener> {
     this.#tell((listener) => listener.found?.(deviceId, finding));
   }
 
+  attached(deviceId: string): void {
+    this.#tell((listener) => listener.attached?.(deviceId));
+  }
+
   detached(deviceId: string): void {
     this.#tell((listener) => listener.detached?.(deviceId));
+  }
+
+  valued(...sent: Parameters<Observer['values']>): void {
+    this.#tell((listener) => listener.valued?.(...sent));
   }
 
   updateEnded(deviceId: string, correlator: string | undefined, result: number): void {

@@ -25,7 +25,8 @@ const doneOf = (config: GatewayConfig): string => `${markOf(config)}-done`;
  */
 export function resetOrder(config: GatewayConfig, name: unknown, by: string): () => void {
   const { id, state } = config.gateway;
-  if (name !== id) throw new PosternError('malformed', `this is ${id}: name it to delete its state (postern reset ${id})`);
+  if (name !== id)
+    throw new PosternError('malformed', `this is ${id}: name it to delete its state (postern reset ${id})`);
   return () => {
     // A state in memory is gone without it.
     if (state !== ':memory:') writeDurably(markOf(config), by);

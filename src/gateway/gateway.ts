@@ -77,6 +77,7 @@ export class Gateway implements AsyncDisposable {
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
     const { clock, presence, lwm2m, objects, firmware, endOfServers, transport, secureNetwork } = this.#parts;
+    const { telemetry } = this.#parts;
     demandAllowed(config);
     if (config.coap['insecure-plain-coap']) events.emit('coap.insecure', { security: plainWarning });
     if (config.parent && !isSecureUri(config.parent.uri))
@@ -97,6 +98,7 @@ export class Gateway implements AsyncDisposable {
     // The gateway may have stopped before all of it was ended.
     writeAtStart({ database: state.database, clock, events }, endOfServers);
     objects.resume();
+    telemetry.resume();
     events.emit('gateway.started', {
       gateway: config.gateway.id,
       port: network.port,
@@ -120,6 +122,7 @@ export class Gateway implements AsyncDisposable {
       arrivals,
       lwm2m,
       objects,
+      telemetry,
       firmware,
       dmClient,
       sessions,
@@ -130,6 +133,7 @@ export class Gateway implements AsyncDisposable {
     } = this.#parts;
     await using stack = new AsyncDisposableStack();
     stack.defer(() => state.database.close());
+    stack.defer(() => telemetry.reports.stop());
     // From the last to the first. What waits for the uplink ends when the uplink does.
     stack.use(dmClient);
     stack.use(uplink);
@@ -151,6 +155,7 @@ export class Gateway implements AsyncDisposable {
     stack.defer(() => joins.stop());
     // Campaigns stop before sockets and sessions do. Otherwise the stop would be the outcome of their devices.
     stack.defer(() => objects.stop());
+    stack.defer(() => telemetry.stop());
     if (this.#isStarted) events.emit('gateway.stopping', { gateway: config.gateway.id });
   }
 

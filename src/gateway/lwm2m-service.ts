@@ -13,13 +13,17 @@ import type { Arrivals } from './southbound/arrivals.ts';
 import type { Associations } from './southbound/associations.ts';
 import { ClientIdentity } from './southbound/client-identity.ts';
 import type { LocalEndpoint } from './southbound/coap-network.ts';
-import type { DeviceAddresses } from './southbound/device-addresses.ts';
+import type { DeviceAddresses, PeerAddress } from './southbound/device-addresses.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { Joins } from './southbound/joins.ts';
 import { type LwM2mBootstrapParts, LwM2mBootstrapServer } from './southbound/lwm2m-bootstrap-server.ts';
 import { LwM2mCalls } from './southbound/lwm2m-calls.ts';
+import { LwM2mObserver } from './southbound/lwm2m-observer.ts';
+import { LwM2mReporting } from './southbound/lwm2m-reporting.ts';
+import type { Observer } from './southbound/observer.ts';
 import { type Finding, lifetimeOf, missing } from './southbound/presence.ts';
 import { RegistrationServer } from './southbound/registration-server.ts';
+import { sendResource } from './southbound/send-resource.ts';
 import type { GatewayState } from './state.ts';
 import type { DeviceKeys } from './store/device-keys.ts';
 import type { Inventory } from './store/inventory.ts';
@@ -60,6 +64,8 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
   readonly #bootstrapServer: LwM2mBootstrapServer;
   readonly #mode: AdaptationMode;
   readonly #identity: ClientIdentity;
+  readonly #observer: LwM2mObserver;
+  readonly #send: Resource;
 
   constructor(parts: Lwm2mServiceParts) {
     this.#parts = parts;
@@ -92,11 +98,25 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       found: (deviceId, finding) => signals.found(deviceId, finding),
       clock,
     });
+    const guarded = new LwM2mCalls(call, this.#identity, partyOf);
+    const reporting = new LwM2mReporting(guarded);
+    const values: Observer['values'] = (...sent) => signals.valued(...sent);
+    const heard = (deviceId: string, from: PeerAddress) => signals.heard(deviceId, from);
+    this.#observer = new LwM2mObserver({
+      clientOf: (deviceId) => clientOf(registrations, inventory, deviceId),
+      arrivals,
+      reporting,
+      values,
+      heard,
+      clock,
+      entropy,
+      events,
+    });
     this.#mode = new AdaptationMode({
       clientOf: (deviceId) => clientOf(registrations, inventory, deviceId),
       lastHeard: (deviceId) => arrivals.lastOf(deviceId),
       isThere: (...args) => this.#identity.isThere(...args),
-      calls: new LwM2mCalls(call, this.#identity, partyOf),
+      calls: guarded,
       updated: (...args) => signals.updateEnded(...args),
       imageAt: parts.imageAt,
       clock,
@@ -127,6 +147,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       },
       isServed: (deviceId) => live.current.clients.has(deviceId) || joins.has(deviceId, 'LwM2M'),
       isAttached,
+      deviceAt: (remote) => (locator.isUnsure(remote) ? undefined : addresses.deviceAt(remote)),
       // A client that was behind a child gateway may come here; a device of OMA DM is another.
       isOther: (deviceId) => inventory.get(deviceId)?.protocol === 'OMA-DM',
       livesElsewhere: (deviceId, remote) => this.#livesElsewhere(deviceId, remote),
@@ -138,9 +159,17 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
             : (inventory.get(deviceId)?.origin ?? 'manual'),
       attached: (device) => associations.attach(device),
       left: (deviceId) => associations.detach(deviceId, 'left'),
-      heard: (deviceId, from) => signals.heard(deviceId, from),
+      heard,
       clock,
       entropy,
+      events,
+    });
+    this.#send = sendResource({
+      senderOf: (remote) => this.#server.senderOf(remote),
+      isAwaited: (remote) => this.#server.isAwaited(remote),
+      values,
+      heard,
+      clock,
       events,
     });
   }
@@ -157,13 +186,18 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await using stack = new AsyncDisposableStack();
+    stack.use(this.#observer);
     stack.use(this.#mode);
     stack.use(this.#server);
     stack.use(this.#bootstrapServer);
   }
 
   resources(local: LocalEndpoint): Resource[] {
-    return [...this.#bootstrapServer.resources(local), ...this.#server.resources(local)];
+    return [...this.#bootstrapServer.resources(local), ...this.#server.resources(local), this.#send];
+  }
+
+  get observer(): Observer {
+    return this.#observer;
   }
 
   get manage(): Manage {
@@ -203,11 +237,14 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
   }
 
   heard(deviceId: string): void {
-    if (isAdapted(this.#parts.inventory, deviceId)) this.#mode.heard(deviceId);
+    if (!isAdapted(this.#parts.inventory, deviceId)) return;
+    this.#mode.heard(deviceId);
+    this.#observer.heard(deviceId);
   }
 
   detached(deviceId: string): void {
     this.#mode.detached(deviceId);
+    this.#observer.detached(deviceId);
   }
 }
 

@@ -77,12 +77,14 @@ export interface GatewayObjectsParts {
 }
 
 /** Nodes of each object that names devices: three for each of 10,000, and room. */
-const nodeLimit = 65_536;
+export const nodeLimit = 65_536;
 
 /** The management objects of GwMO except GwConfig, each with the part of the gateway that does what it orders. */
 export class GatewayObjects implements AsyncDisposable, DeviceListener {
   readonly branches: Readonly<Record<Exclude<GatewayObject, 'GwConfig'>, TreeBranch>>;
   readonly images: ImageCache;
+  /** Where the targets of the orders of a server are chosen from. */
+  readonly choice: (server: string) => TargetChoice;
   readonly #parts: GatewayObjectsParts;
   readonly #files: ImageFiles;
   readonly #fanOut: Campaign<FanoutOrder>;
@@ -102,6 +104,7 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
         membersOf(groups, groupId, (node) => authorisation.may(server, 'use-group', node)),
       leaves: (record) => recordLeaves(vocabulary, record),
     });
+    this.choice = choice;
     const imageNodes = this.#stored('GwImageInventory', gwImageInventory);
     this.images = this.#imageCache((name) => imageOrder(imageNodes, name));
 

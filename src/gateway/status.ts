@@ -20,6 +20,7 @@ import type { DeviceSessions } from './southbound/device-sessions.ts';
 import type { Joins, JoinView } from './southbound/joins.ts';
 import { shownRecords } from './southbound/presence.ts';
 import type { GatewayState } from './state.ts';
+import type { TelemetryService } from './telemetry-service.ts';
 import type { Diagnosis } from './update/diagnosis.ts';
 
 /** How a gateway stands, for people and programs that ask it. */
@@ -58,6 +59,8 @@ export interface GatewayStatus {
   readonly refused?: Refusals;
   /** Bytes of images, and images by what they are at. `failed` counts those whose last operation failed. */
   readonly images: ImageSummary;
+  /** Observations that run and their devices; values that wait for DM servers, and that were dropped since the start. */
+  readonly telemetry: TelemetryService['summary'];
   /** What the uplink has carried in this day and month. Absent where the uplink is a parent gateway. */
   readonly budget?: BudgetView;
   /** Of a configuration that was read again: keys that take effect at the next start, and why it was refused. */
@@ -92,6 +95,7 @@ export interface StatusParts {
   readonly budget: DataBudget;
   readonly sessions: DeviceSessions;
   readonly objects: GatewayObjects;
+  readonly telemetry: TelemetryService;
   readonly joins: Joins;
   readonly events: EventCounter;
   readonly firmware: Pick<GatewayFirmware, 'diagnosis'> | undefined;
@@ -110,6 +114,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     budget,
     sessions,
     objects,
+    telemetry,
     joins,
     events,
     firmware,
@@ -164,6 +169,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     sessions: sessions.size,
     ...(admission.refusals && { refused: admission.refusals }),
     images: objects.images.summary,
+    telemetry: telemetry.summary,
     ...(config.mqtt && { budget: budget.view() }),
     configuration: { restartNeeded, ...(refused !== undefined && { refused }) },
     setAside,

@@ -47,6 +47,8 @@ export interface GatewayBranchesParts {
   readonly joins: Joins;
   /** The management objects of GwMO except GwConfig. */
   readonly objects: Readonly<Record<Exclude<GatewayObject, 'GwConfig'>, TreeBranch>>;
+  /** GwTelemetry. */
+  readonly telemetry: TreeBranch;
   /** How the gateway itself is updated, where it has slots. */
   /** Certificate at the broker, where this gateway has it by enrolment. */
   readonly certificate: CertificateKeeper | undefined;
@@ -92,6 +94,7 @@ export function gatewayBranches(parts: GatewayBranchesParts): Readonly<Record<st
     DMAcc: accounts.branch,
     Inbox: new Inbox({ [MoId.DmAcc]: (root, by) => receiveAccount(accounts, parts, root, by) }),
     GwJoin: new JoinBranch(joins),
+    GwTelemetry: parts.telemetry,
     ...(firmware && { FwUpdate: firmware.branch, GwDiagnostics: firmware.diagnostics }),
     ...(certificate && { GwCertificate: new CertificateBranch(certificate) }),
     GwOwner: new OwnerBranch({ ...parts, server: ownServer }),

@@ -29,6 +29,7 @@ import type { PendingDetaches } from './pending-detaches.ts';
 import type { Reachability } from './reachability.ts';
 import { type Records, type ResultKind, resultKinds } from './records.ts';
 import type { SessionContext } from './sessions.ts';
+import type { TelemetryHandler } from './telemetry-handler.ts';
 import type { UnreachableDevices } from './unreachable-devices.ts';
 
 export interface AlertHandlerParts {
@@ -40,6 +41,9 @@ export interface AlertHandlerParts {
   readonly unreachableDevices: UnreachableDevices;
   readonly records: Records;
   readonly orders: OrderBook;
+  readonly telemetry: TelemetryHandler;
+  /** Called in the transaction in which a gateway is known to have lost its state. */
+  readonly lost: (gateway: string) => void;
   readonly vocabulary: Vocabulary;
   readonly clock: Clock;
   readonly events: Events;
@@ -128,6 +132,11 @@ export class AlertHandler {
       return ofGateway ? DmStatus.Forbidden : this.#deviceMoved(party.id, gateway, alert);
     if (isAlertOf(alert, alerts.GatewayFault))
       return ofGateway ? this.#gatewayFault(gateway, alert) : DmStatus.Forbidden;
+    if (isAlertOf(alert, alerts.TelemetryReport)) {
+      if (!ofGateway) return DmStatus.Forbidden;
+      this.#parts.telemetry.handle(gateway, alert);
+      return DmStatus.Ok;
+    }
     const kind = resultKinds.find((each) => isAlertOf(alert, alerts[each]));
     if (kind) return ofGateway ? this.#recordResult(kind, gateway, alert) : DmStatus.Forbidden;
     const firmware = firmwareOperation(alert);
@@ -322,7 +331,7 @@ export class AlertHandler {
     const { parties, sequences } = this.#parts;
     if (epoch === undefined) return parties.recordAlertSequence(gateway, sequence) ? undefined : DmStatus.Ok;
     if (sequences.isNews(gateway, epoch)) {
-      this.#parts.orders.lost(gateway);
+      this.#parts.lost(gateway);
       this.#emit('gateway.new-epoch', { gateway, epoch });
     }
     const verdict = sequences.record(gateway, epoch, sequence, run);

@@ -1,5 +1,7 @@
 import * as v from 'valibot';
 import { described } from '../base/config.ts';
+import { valueTypes } from './device-values.ts';
+import { observationStates } from './observation-desk.ts';
 import { orderKinds, orderStates } from './order-book.ts';
 import type { OutcomeView } from './outcome-view.ts';
 import { resultKinds } from './records.ts';
@@ -225,6 +227,48 @@ export const alertsAnswer = v.array(
     ),
   }),
 );
+
+/** A value of a device. */
+export const valueAnswer = v.strictObject({
+  number: described(v.number(), 'Rises with each value. `before` takes it'),
+  path: text('Path on the device, such as /3303/0/5700 or /Sensor/Temp'),
+  type: described(
+    v.picklist(valueTypes),
+    'integer: one that a number of JSON does not hold exactly; its digits are a string. octets: the value is base64',
+  ),
+  value: described(v.union([v.string(), v.number(), v.boolean()]), 'The value'),
+  at: time('When the device had it, as the device or its gateway says; not after `received`'),
+  received: time('When this server received it'),
+  gateway: text('The gateway that reported it'),
+});
+
+const observationFields = {
+  gateway,
+  name: text('Name of its node on the gateway'),
+  state: described(
+    v.picklist(observationStates),
+    'running: the gateway has taken it. unknown: nobody can say whether the gateway has it. lost: the gateway has lost its state, so order it again',
+  ),
+  ordered: time('When it was ordered last'),
+} as const;
+
+/** An observation. */
+export const observationAnswer = v.strictObject(observationFields);
+
+/** An observation, and how it stands at its gateway. */
+export const observationStatusAnswer = v.strictObject({
+  ...observationFields,
+  status: described(
+    v.strictObject({
+      state: described(v.number(), '0: idle, 1: running, 2: its lifetime is over, 3: stopped'),
+      observed: described(v.number(), 'Devices that are observed'),
+      waiting: described(v.number(), 'Devices that are not attached, asleep, silent or not asked yet'),
+      refused: described(v.number(), 'Devices that cannot be observed'),
+      refusals: text('Why, with some of the devices: JSON, as the gateway says'),
+    }),
+    'What the gateway says now',
+  ),
+});
 
 /** A group that a gateway has taken. */
 export const groupAnswer = v.strictObject({

@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { existing } from '../base/errors.ts';
 import type { Operation } from '../dm/server-session.ts';
 import {
   alertsAnswer,
@@ -18,8 +19,9 @@ import { enrolmentRoutes } from './api-enrolment-routes.ts';
 import { operationRoutes } from './api-operation-routes.ts';
 import { type Route, route } from './api-route.ts';
 import { assignmentBody, pageQuery, sessionBody } from './api-schemas.ts';
+import { telemetryRoutes } from './api-telemetry-routes.ts';
 import type { Headend } from './headend.ts';
-import { existing, orderView, stateOf } from './order-views.ts';
+import { orderView, stateOf } from './order-views.ts';
 import type { Party } from './parties.ts';
 
 /** The operations of a session whose request names none: they identify the device. */
@@ -193,6 +195,7 @@ const policyRoutes: readonly Route[] = [
 export const routes: readonly Route[] = [
   ...partyRoutes,
   ...operationRoutes,
+  ...telemetryRoutes,
   ...policyRoutes,
   ...enrolmentRoutes,
   ...departureRoutes,

@@ -13,6 +13,7 @@ const name = v.pipe(
   v.description('Name of the node for it in the tree of the gateway'),
 );
 const whole = v.pipe(v.number(), v.integer(), v.minValue(1));
+const atLeast0 = v.pipe(v.number(), v.integer(), v.minValue(0));
 
 /** The optional fields are exact: `NodeOperation` allows them to be absent, but not to be undefined. */
 const nodeOperation = v.strictObject({
@@ -140,6 +141,51 @@ export const imageBody = v.strictObject({
   ),
 });
 
+/** Body of an observation. */
+export const observationBody = v.strictObject({
+  name,
+  ...targets,
+  paths: v.pipe(
+    v.array(v.pipe(v.string(), v.minLength(1), v.maxLength(255))),
+    v.minLength(1),
+    v.maxLength(64),
+    v.description('Paths on the devices: 3303/0/5700 of an LwM2M client, ./Sensor/Temp of an OMA DM device'),
+  ),
+  pmin: v.optional(v.pipe(atLeast0, v.description('Seconds between two notifications at least'))),
+  pmax: v.optional(
+    v.pipe(
+      atLeast0,
+      v.description('Seconds between two notifications at most. An OMA DM device is asked so often'),
+    ),
+  ),
+  gt: v.optional(v.pipe(v.number(), v.description('A value that crosses this number is told'))),
+  lt: v.optional(v.pipe(v.number(), v.description('A value that crosses this number is told'))),
+  st: v.optional(
+    v.pipe(v.number(), v.gtValue(0), v.description('A value that has changed by so much is told')),
+  ),
+  reportPeriod: v.optional(
+    v.pipe(
+      whole,
+      v.maxValue(86_400),
+      v.description('Seconds that a value waits for others at most; 60 by default'),
+    ),
+  ),
+  reportCount: v.optional(
+    v.pipe(atLeast0, v.maxValue(16_384), v.description('Values after which they are reported before that')),
+  ),
+  lifetime: v.optional(v.pipe(atLeast0, v.description('Seconds until it ends; 0, the default: it does not'))),
+});
+
+const instant = (text: string) =>
+  v.optional(
+    v.pipe(
+      v.string(),
+      v.isoTimestamp('a time such as 2026-01-31T12:00:00Z'),
+      v.transform((time) => Date.parse(time)),
+      v.description(text),
+    ),
+  );
+
 /** Body of a group. */
 export const groupBody = v.strictObject({
   gateway,
@@ -172,4 +218,12 @@ export const pageQuery = v.strictObject({
       v.description('Only entries with a lower number: the number of the last entry of the page before'),
     ),
   ),
+});
+
+/** Query of the history of a path. */
+export const historyQuery = v.strictObject({
+  ...pageQuery.entries,
+  path: v.pipe(v.string(), v.minLength(1), v.description('Path on the device, such as /3303/0/5700')),
+  from: instant('Values of this time and later, ISO 8601'),
+  to: instant('Values of this time and earlier, ISO 8601'),
 });

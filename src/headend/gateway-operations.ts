@@ -255,7 +255,7 @@ export function noGateway(parties: Pick<Parties, 'get' | 'list'>, id: string): s
  * others must succeed.
  * @throws {PosternError} `full` or `conflict`
  */
-function demandDone(gateway: string, outcomes: readonly OperationOutcome[]): void {
+export function demandDone(gateway: string, outcomes: readonly OperationOutcome[]): void {
   const failed = outcomes.slice(1).find(({ status }) => !isOk(status));
   if (failed)
     throw new PosternError(

@@ -17,11 +17,13 @@ import { ChildWays } from './child-ways.ts';
 import { CloneWatch } from './clone-watch.ts';
 import { type HeadendConfig, headendReloads } from './config.ts';
 import type { Departures } from './departures.ts';
+import { DeviceValues } from './device-values.ts';
 import { Downlink, type DownlinkReceiver } from './downlink.ts';
 import { Enrolment } from './enrolment.ts';
 import { type DeviceTriggerRequest, GatewayOperations, type StartedOperation } from './gateway-operations.ts';
 import { Handovers } from './handovers.ts';
 import { Notifier } from './notifier.ts';
+import { ObservationDesk } from './observation-desk.ts';
 import { OrderBook } from './order-book.ts';
 import type { FanoutRequest, GroupRequest, ImageRequest } from './orders.ts';
 import { Parties } from './parties.ts';
@@ -35,6 +37,7 @@ import { headendSchema } from './schema.ts';
 import { SessionOrders } from './session-orders.ts';
 import { SessionRequests } from './session-requests.ts';
 import { type SessionContext, Sessions } from './sessions.ts';
+import { TelemetryHandler } from './telemetry-handler.ts';
 import { type TriggeredDevice, TriggeredSessions } from './triggered-sessions.ts';
 import { UnreachableDevices } from './unreachable-devices.ts';
 
@@ -114,6 +117,16 @@ export class Headend implements AsyncDisposable {
   /** All orders that were accepted, and what came of them. */
   get orders(): OrderBook {
     return this.#parts.orders;
+  }
+
+  /** Values that gateways have reported. */
+  get values(): DeviceValues {
+    return this.#parts.values;
+  }
+
+  /** Observations at gateways. */
+  get observations(): ObservationDesk {
+    return this.#parts.observations;
   }
 
   /** The assignments of devices to gateways by the API, and the orders to manage devices in sessions. */
@@ -324,6 +337,12 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const sessionRequests = new SessionRequests({ ...base, notifier, sessionTimeout });
   const triggeredSessions = new TriggeredSessions(base);
   const gatewayOperations = new GatewayOperations({ ...base, notifier, sessionRequests, triggeredSessions });
+  const observations = new ObservationDesk({ ...base, sessionRequests });
+  const lost = (gateway: string) => {
+    orders.lost(gateway);
+    observations.lost(gateway);
+  };
+  const values = new DeviceValues(database);
   const sessionOrders = new SessionOrders({ ...base, sessionRequests });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
   const handovers = new Handovers({
@@ -338,6 +357,8 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     ...base,
     pendingDetaches,
     unreachableDevices,
+    telemetry: new TelemetryHandler({ ...base, values }),
+    lost,
     ask: (id, brokerGateway) => (parties.isGateway(id) ? childWays : notifier).ask(id, brokerGateway),
     departed: (...alert) => enrolment?.departures.alerted(...alert),
   });
@@ -384,7 +405,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
       returned: (gateway, key) => clones.returned(gateway, key),
       unreachableDevices,
       notifier,
-      gone: (gateway) => orders.lost(gateway),
+      gone: lost,
       revoked: endSessions,
       manage: (gateway, operations) => sessionRequests.run(gateway, operations),
       isOnline: (gateway) => reachability.isOnline(reachability.brokerGatewayOf(gateway)),
@@ -408,6 +429,9 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     downlink,
     sessionRequests,
     sessionOrders,
+    observations,
+    values,
+    lost,
     triggeredSessions,
     gatewayOperations,
     pendingDetaches,
@@ -450,7 +474,7 @@ const receiverOf = ({
   reachability,
   parties,
   sequences,
-  orders,
+  lost,
   pendingDetaches,
   handovers,
   sessions,
@@ -485,7 +509,7 @@ const receiverOf = ({
     const epoch = state?.epoch;
     if (epoch !== undefined && parties.isGateway(gateway) && sequences.isNews(gateway, epoch)) {
       events.emit('gateway.new-epoch', { gateway, epoch });
-      orders.lost(gateway);
+      lost(gateway);
     }
   },
 });

@@ -42,10 +42,11 @@ function operation({ path, summary, body, query, status, answers }: Route): obje
     required: true,
     schema: { type: 'string' },
   }));
-  const inQuery = Object.entries((query && schemaOf(query).properties) ?? {}).map(([name, schema]) => ({
+  const { properties = {}, required = [] } = query ? schemaOf(query) : {};
+  const inQuery = Object.entries(properties).map(([name, schema]) => ({
     name,
     in: 'query',
-    required: false,
+    required: required.includes(name),
     schema,
   }));
   return {

@@ -1,13 +1,7 @@
-import { PosternError } from '../base/errors.ts';
+import { existing } from '../base/errors.ts';
 import type { Headend } from './headend.ts';
 import type { Order } from './order-book.ts';
 import { type ResultKind, type ResultRecord, resultKinds } from './records.ts';
-
-/** @throws {PosternError} `notFound` */
-export function existing<T>(value: T | undefined, what: string): T {
-  if (value === undefined) throw new PosternError('notFound', `there is no ${what}`);
-  return value;
-}
 
 /** The state of an order, in the form that all answers share. */
 export const stateOf = ({ correlator, state, accepted, due, ended, status, reason }: Order) => ({

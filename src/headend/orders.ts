@@ -69,7 +69,7 @@ export interface GroupRequest {
 }
 
 /** Makes operations on nodes below a base node. Path segments are renamed by the vocabulary. */
-function nodesBelow(vocabulary: Vocabulary, base: string) {
+export function nodesBelow(vocabulary: Pick<Vocabulary, 'names'>, base: string) {
   const at = (path: readonly string[]) =>
     [base, ...path.map((name) => renamed(vocabulary.names, name))].join('/');
   return {
@@ -97,7 +97,8 @@ function nodesBelow(vocabulary: Vocabulary, base: string) {
   };
 }
 
-const targetLeaves = (
+/** The operations that write the node `Targets` of an order. */
+export const targetLeaves = (
   { leaf }: ReturnType<typeof nodesBelow>,
   { devices = [], group, where = {} }: Targets,
 ): Operation[] => [

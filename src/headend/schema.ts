@@ -71,5 +71,20 @@ export const headendSchema: Schema = {
      ) STRICT;`,
     // Broker gateways through which child gateways have proved themselves.
     'CREATE TABLE proved_way (gateway TEXT PRIMARY KEY, way TEXT NOT NULL) STRICT, WITHOUT ROWID;',
+    `CREATE TABLE latest_value (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, path TEXT NOT NULL, at INTEGER NOT NULL,
+       received INTEGER NOT NULL, gateway TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (device, path)
+     ) STRICT;
+     CREATE INDEX latest_of_gateway ON latest_value (gateway, received);
+     CREATE TABLE value_history (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, path TEXT NOT NULL, at INTEGER NOT NULL,
+       received INTEGER NOT NULL, gateway TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL
+     ) STRICT;
+     CREATE INDEX history_of_path ON value_history (device, path);
+     CREATE INDEX history_of_gateway ON value_history (gateway, received);
+     CREATE TABLE ordered_observation (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, gateway TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
+       ordered INTEGER NOT NULL, UNIQUE (gateway, name)
+     ) STRICT;`,
   ],
 };

@@ -24,7 +24,8 @@ export interface CampaignOrder {
   readonly deadline: number;
 }
 
-const targets = interior(
+/** Description of the node `Targets`, which `readTargets` reads. */
+export const targetNodes = interior(
   serverCreated,
   'Devices that the order is for. Without list, group and condition: all attached devices',
   {
@@ -64,7 +65,7 @@ const targets = interior(
 
 /** Descriptions of the nodes of a campaign. `own` are the nodes that only this kind of campaign has. */
 export const campaignNodes = (own: Readonly<Record<string, NodeDescription>>) => ({
-  Targets: targets,
+  Targets: targetNodes,
   ...own,
   ReturnFormat: leaf(
     'int',

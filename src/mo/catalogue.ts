@@ -12,6 +12,7 @@ import { gwFanout } from './gw-fanout.ts';
 import { gwImageInventory } from './gw-image-inventory.ts';
 import { gwJoin } from './gw-join.ts';
 import { gwOwner } from './gw-owner.ts';
+import { gwTelemetry } from './gw-telemetry.ts';
 import { MoId } from './identifiers.ts';
 
 /** The Inbox has no children: an object that is added there goes to its own place in the tree. */
@@ -35,5 +36,6 @@ export const managementObjects: Readonly<Record<string, ManagementObject>> = {
   GwImageInventory: gwImageInventory,
   GwJoin: gwJoin,
   GwOwner: gwOwner,
+  GwTelemetry: gwTelemetry,
   FwUpdate: fumo,
 };

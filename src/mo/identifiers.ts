@@ -10,6 +10,7 @@ export const MoId = {
   GwDiagnostics: 'x-postern:mo:gw-diagnostics:1.0',
   GwJoin: 'x-postern:mo:gw-join:1.0',
   GwOwner: 'x-postern:mo:gw-owner:1.0',
+  GwTelemetry: 'x-postern:mo:gw-telemetry:1.0',
 } as const;
 
 /** Types of FUMO's generic alerts (OMA FUMO 1.0, section 8.1), by the operation that they report. */

@@ -1,7 +1,7 @@
 import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { DeviceRecord } from './device-record.ts';
 
-/** Where the targets of a campaign are chosen from. */
+/** Where targets are chosen from. */
 export interface TargetChoice {
   /** Records of the attached devices. */
   readonly records: () => Iterable<DeviceRecord>;
@@ -14,6 +14,55 @@ export interface TargetChoice {
   readonly leaves: (record: DeviceRecord) => Readonly<Record<string, string>>;
 }
 
+/** What the node `Targets` of an order says. */
+export interface Targets {
+  /** DevIds. */
+  readonly named: ReadonlySet<string>;
+  readonly group?: string;
+  /** Names of leaves of the inventory record, each with the value that it must have. */
+  readonly conditions: readonly (readonly [leaf: string, value: string])[];
+}
+
+/** Reads the node `Targets` below `at`. */
+export function readTargets(branch: StoredBranch, at: readonly string[]): Targets {
+  const list = [...at, 'Targets', 'DeviceList'];
+  const where = [...at, 'Targets', 'Condition'];
+  const group = branch.text(...at, 'Targets', 'GroupID');
+  return {
+    named: new Set(branch.names(list).flatMap((item) => branch.text(...list, item, 'DeviceID') ?? [])),
+    ...(group !== undefined && { group }),
+    conditions: branch
+      .names(where)
+      .map(
+        (item) =>
+          [branch.text(...where, item, 'Path') ?? '', branch.text(...where, item, 'Value') ?? ''] as const,
+      ),
+  };
+}
+
+/** DevIds of the list and of the group, as they are now. Undefined where targets have neither: then all devices are meant. */
+export function listedIn({ named, group }: Targets, choice: TargetChoice): ReadonlySet<string> | undefined {
+  if (named.size === 0 && group === undefined) return undefined;
+  return group === undefined ? named : new Set([...named, ...(choice.members(group) ?? [])]);
+}
+
+/**
+ * Whether an attached device is a target.
+ * @param listed as `listedIn` says
+ */
+export function isTarget(
+  record: DeviceRecord,
+  { conditions }: Targets,
+  listed: ReadonlySet<string> | undefined,
+  choice: TargetChoice,
+): boolean {
+  // A child gateway is not an End Device. It is a target only when it is named.
+  if (listed ? !listed.has(record.deviceId) : record.isGateway) return false;
+  if (conditions.length === 0) return listed !== undefined || choice.mayRead(record);
+  const leaves = choice.leaves(record);
+  return conditions.every(([path, value]) => leaves[path] === value) && choice.mayRead(record);
+}
+
 /**
  * DevIds of the targets of a campaign at this moment, chosen by the node `Targets` below `at`. A device that is named
  * but not attached is a target as well: the result then says that it could not be reached. The result names the targets, so a server
@@ -24,31 +73,15 @@ export function targetsOf(
   at: readonly string[],
   choice: TargetChoice,
 ): readonly string[] {
-  const list = [...at, 'Targets', 'DeviceList'];
-  const named = branch.names(list).flatMap((item) => branch.text(...list, item, 'DeviceID') ?? []);
-  const group = branch.text(...at, 'Targets', 'GroupID');
-  const chosen = new Set([...named, ...(group === undefined ? [] : (choice.members(group) ?? []))]);
-  const where = [...at, 'Targets', 'Condition'];
-  const conditions = branch
-    .names(where)
-    .map(
-      (item) => [branch.text(...where, item, 'Path') ?? '', branch.text(...where, item, 'Value')] as const,
-    );
-  const holds = (record: DeviceRecord) => {
-    if (conditions.length === 0) return true;
-    const leaves = choice.leaves(record);
-    return conditions.every(([path, value]) => leaves[path] === value) && choice.mayRead(record);
-  };
-  if (named.length > 0 || group !== undefined)
-    return [...chosen].filter((deviceId) => {
+  const targets = readTargets(branch, at);
+  const listed = listedIn(targets, choice);
+  if (listed)
+    return [...listed].filter((deviceId) => {
       const record = choice.record(deviceId);
-      return record ? holds(record) : conditions.length === 0;
+      return record ? isTarget(record, targets, listed, choice) : targets.conditions.length === 0;
     });
-  // A child gateway is not an End Device. It is a target only when it is named.
   return [...choice.records()]
-    .filter(
-      (record) => !record.isGateway && holds(record) && (conditions.length > 0 || choice.mayRead(record)),
-    )
+    .filter((record) => isTarget(record, targets, listed, choice))
     .map(({ deviceId }) => deviceId);
 }
 

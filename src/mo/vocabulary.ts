@@ -38,6 +38,7 @@ export const gatewayAlerts = [
   'DeviceTrigger',
   'ImageOperation',
   'GatewayFault',
+  'TelemetryReport',
 ] as const;
 export type GatewayAlert = (typeof gatewayAlerts)[number];
 
@@ -62,6 +63,7 @@ export const ownVocabulary: Vocabulary = {
     DeviceTrigger: alert('DeviceTrigger'),
     ImageOperation: alert('ImageOperation'),
     GatewayFault: alert('GatewayFault'),
+    TelemetryReport: alert('TelemetryReport'),
   },
   names: {},
   modes: [0, 1, 2],

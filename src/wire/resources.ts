@@ -8,6 +8,8 @@ export const paths = {
   status: '/gw/status',
   images: '/img',
   registrations: '/rd',
+  /** Data push: the operation Send (LwM2M core 1.1, section 6.4.6). */
+  send: '/dp',
   lwm2mBootstrap: '/bs',
   lwm2mBootstrapPack: '/bspack',
   /** On the device. */

@@ -12,29 +12,39 @@ import { guessRates } from '../../src/dm/proof-guard.ts';
 import { messageBound, refusalBound, weightBound } from '../../src/dm/session-bounds.ts';
 import { branchLimits } from '../../src/dm/stored-branch.ts';
 import { campaignLimits } from '../../src/gateway/modes/campaign-parts.ts';
+import { telemetryLimits } from '../../src/gateway/modes/telemetry.ts';
+import { pollLimits } from '../../src/gateway/modes/value-poller.ts';
+import { reportLimits } from '../../src/gateway/northbound/telemetry-reports.ts';
 import { hierarchyDepth } from '../../src/gateway/rights/child-scope.ts';
 import { arrivalLimits } from '../../src/gateway/southbound/arrival-queue.ts';
 import { sessionLimits as deviceSessions } from '../../src/gateway/southbound/device-sessions.ts';
 import { connectionDefaults, httpTimes } from '../../src/gateway/southbound/http-binding.ts';
 import { bodyBounds } from '../../src/gateway/southbound/http-bodies.ts';
 import { joinLimits } from '../../src/gateway/southbound/join-window.ts';
+import { floorBurst } from '../../src/gateway/southbound/notification-floor.ts';
+import { observationBounds } from '../../src/gateway/southbound/observer.ts';
 import { pendingBounds } from '../../src/gateway/southbound/pending-registrations.ts';
+import { sendBounds } from '../../src/gateway/southbound/send-resource.ts';
 import { undeliverableLimit } from '../../src/gateway/store/outbox.ts';
 import { newDevices } from '../../src/headend/alert-handler.ts';
 import { apiConnections, apiLimits } from '../../src/headend/api.ts';
 import { guardLimits } from '../../src/headend/api-guard.ts';
 import { childWayLimits } from '../../src/headend/child-ways.ts';
 import { cloneLimits } from '../../src/headend/clone-watch.ts';
+import { valueRows } from '../../src/headend/device-values.ts';
 import { notificationLimit } from '../../src/headend/downlink.ts';
 import { codeLimit } from '../../src/headend/enrolment-codes.ts';
 import { enrolmentLimits } from '../../src/headend/enrolment-records.ts';
 import { budgetLimits } from '../../src/headend/gateway-budget.ts';
+import { observationLimit } from '../../src/headend/observation-desk.ts';
 import { orderLimits } from '../../src/headend/order-book.ts';
 import { answerLimits } from '../../src/headend/package-answers.ts';
 import { recordLimits } from '../../src/headend/records.ts';
 import { sessionLimit as relayedSessions } from '../../src/headend/relay.ts';
 import { bytesOfSession, sessionLimits as partySessions } from '../../src/headend/sessions.ts';
 import { triggerLimit } from '../../src/headend/triggered-sessions.ts';
+import { observationLimits } from '../../src/mo/observation-order.ts';
+import { valueLimits } from '../../src/mo/telemetry-report.ts';
 import { deduplicationDefaults } from '../../src/wire/coap/deduplication.ts';
 import { endpointDefaults } from '../../src/wire/coap/endpoint-limits.ts';
 import { mostAnswersDue } from '../../src/wire/coap/exit.ts';
@@ -93,6 +103,10 @@ const rows: readonly (readonly [row: string, ...says: string[]])[] = [
   ['Requests in work in one endpoint', n(endpointDefaults.concurrentRequests)],
   ['Responses to multicast requests that wait', n(endpointDefaults.multicastResponses)],
   ['Requests that wait until the event loop', n(arrivalLimits.requests), size(arrivalLimits.bytes)],
+  ['Observations at the peers of one endpoint', n(endpointDefaults.observations)],
+  ['Paths that are observed of one LwM2M client', n(observationBounds.paths)],
+  ['Notifications of one client', n(floorBurst)],
+  ['Bytes of one Send', size(sendBounds.bytes), n(sendBounds.rate.burst), n(sendBounds.clients)],
   ['Own requests that wait for a response', n(endpointDefaults.pendingRequests)],
   [
     'Block-wise transfers, for each direction',
@@ -110,6 +124,28 @@ const rows: readonly (readonly [row: string, ...says: string[]])[] = [
     n(observeDefaults.unproven.perAddress),
     n(observeDefaults.unproven.perPrefix),
   ],
+  [
+    'Reports of values that wait',
+    n(reportLimits.waiting),
+    size(reportLimits.bytes),
+    size(reportLimits.session),
+    n(reportLimits.values),
+    n(valueLimits.value),
+  ],
+  [
+    'Observations that run',
+    n(telemetryLimits.running),
+    n(observationLimits.paths),
+    n(telemetryLimits.refusals),
+  ],
+  [
+    'OMA DM devices that are asked for values',
+    n(pollLimits.parallel),
+    `${pollLimits.spacing} ms`,
+    `${pollLimits.period} s`,
+  ],
+  ['Values kept', n(valueRows.latest), n(valueRows.history)],
+  ['Observations remembered', n(observationLimit)],
   ['Proven peers', n(endpointDefaults.provenPeers)],
   ['A message of enrolment', size(enrolmentBytes)],
   ['Boards that wait for a person', n(enrolmentLimits.waitingOfClaim), n(enrolmentLimits.waiting)],

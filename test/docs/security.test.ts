@@ -77,6 +77,7 @@ const asStranger: Readonly<Record<string, readonly (readonly [Call, string | Reg
     [get('/bspack'), /^4\.0/],
     [post('/rd', { query: ['ep=stranger', 'lt=60', 'lwm2m=1.1', 'b=U'] }), /^4\.0/],
   ],
+  '`/dp`': [[post('/dp', { payload: Buffer.from('[]'), contentFormat: 110 }), '4.04']],
   // Without a parent there is no such resource; test/journeys/hierarchy.test.ts has one.
   '`/dmn` of a child gateway': [[post('/dmn', { payload: Buffer.of(1) }), '4.04']],
   // Whom the broker lets publish, test/journeys/mqtt.test.ts; alerts, test/headend/routes.test.ts.

@@ -4,6 +4,7 @@ import { accountNodes } from '../../src/mo/dm-acc.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
 import { decodeContent, encodeContent } from '../../src/wire/lwm2m/content.ts';
 import { readRegistration } from '../../src/wire/lwm2m/registration.ts';
+import { decodePaths, encodePaths } from '../../src/wire/lwm2m/senml.ts';
 import { decodeDocument, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import type { SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import { decodeNotification, encodeNotification } from '../../src/wire/syncml/notification.ts';
@@ -76,6 +77,13 @@ const resources = [
   { path: [3, 0, 22, 0], value: '3303:1' },
 ];
 
+/** Packs with all the base fields of SenML. */
+const packs = [
+  Buffer.from(
+    '[{"bn":"/3303/0/","bt":1700000000,"bv":20,"bu":"Cel","n":"5700","v":1.5},{"n":"5601","t":-5,"v":-1}]',
+  ),
+];
+
 const ofMessages = (name: string, mediaType: string): Target => ({
   name,
   decode: (input) => decodeDocument(input, mediaType),
@@ -126,11 +134,18 @@ export const targets: readonly Target[] = [
       encodeEnrolmentAnswer({ state: 'waiting', reason: 'a person must approve it', again: 60 }),
     ],
   },
-  ...[ContentFormat.LwM2mTlv, ContentFormat.SenmlCbor, ContentFormat.SenmlJson].map((format) => ({
-    name: `LwM2M ${format}`,
-    decode: (input: Uint8Array) => decodeContent(format, input, [3]),
-    corpus: [encodeContent(format, resources, [3])],
-  })),
+  ...[ContentFormat.LwM2mTlv, ContentFormat.SenmlCbor, ContentFormat.SenmlJson, ContentFormat.LwM2mCbor].map(
+    (format) => ({
+      name: `LwM2M ${format}`,
+      decode: (input: Uint8Array) => decodeContent(format, input, [3]),
+      corpus: [encodeContent(format, resources, [3]), ...(format === ContentFormat.SenmlJson ? packs : [])],
+    }),
+  ),
+  {
+    name: 'LwM2M paths',
+    decode: (input) => decodePaths(ContentFormat.SenmlCbor, input),
+    corpus: [encodePaths(resources.map(({ path }) => path))],
+  },
   {
     name: 'Registration',
     decode: (input) => readRegistration(['ep=a', 'lwm2m=1.1'], input),

@@ -247,7 +247,15 @@ export const worstInputs: readonly WorstInputs[] = [
         ...Array.from({ length: size / 8 }, () => new Map([[2, 1]])),
       ]),
   }),
-  ofContent('LwM2M SenML JSON', ContentFormat.SenmlJson, jsonInputs),
+  ofContent('LwM2M SenML JSON', ContentFormat.SenmlJson, {
+    ...jsonInputs,
+    'records with all fields': filled('{"bn":"/3/0/","bt":1,"bv":1,"n":"9","t":1,"v":1},', '[', '{}]'),
+  }),
+  ofContent('LwM2M CBOR of 1.2', ContentFormat.LwM2mCbor, {
+    ...cborInputs,
+    'values with whole paths': (size) =>
+      toCbor(new Map(Array.from({ length: size / 12 }, (_, id) => [[3, 0, 6, id % 65_000], 1]))),
+  }),
   ofContent('LwM2M JSON of 1.0', ContentFormat.LwM2mJson, oldJson),
   ofContent('LwM2M TLV', ContentFormat.LwM2mTlv, {
     'nested object instances': (size) => {

@@ -178,8 +178,13 @@ test('a new state has only the tables of a head-end: those of 0.1.0 in their for
     'enrolment_renewal',
     'gateway_problem',
     'handover',
+    'history_of_gateway',
+    'history_of_path',
+    'latest_of_gateway',
+    'latest_value',
     'operation_result',
     'order_correlator',
+    'ordered_observation',
     'party',
     'pending_detach',
     'proved_way',
@@ -188,6 +193,7 @@ test('a new state has only the tables of a head-end: those of 0.1.0 in their for
     'set_aside',
     'triggered_session',
     'unreachable',
+    'value_history',
   ]);
   assert.deepEqual([version, applicationId], [headendSchema.steps.length, 0x50734845]);
   assertReleasedTables(t, headendSchema, file);

@@ -66,6 +66,8 @@ function rig(database = openDatabase(':memory:', headendSchema)) {
     sequences: new AlertSequences(database),
     records,
     orders: new OrderBook(database, clock),
+    telemetry: undefined as never,
+    lost: () => {},
     vocabulary: ownVocabulary,
     newDevices,
     ask: (device, gateway) => asked.push(`${device} ${gateway}`),

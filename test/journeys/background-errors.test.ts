@@ -22,6 +22,7 @@ import { AdminApi, askGateway } from '../../src/gateway/console/admin-api.ts';
 import { DeviceSignals } from '../../src/gateway/device-signals.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import { AdaptedFirmware } from '../../src/gateway/modes/adapted-firmware.ts';
+import { pollLimits, ValuePoller } from '../../src/gateway/modes/value-poller.ts';
 import { Upstream } from '../../src/gateway/northbound/upstream.ts';
 import { CoapNetwork } from '../../src/gateway/southbound/coap-network.ts';
 import { HttpBinding } from '../../src/gateway/southbound/http-binding.ts';
@@ -541,6 +542,32 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     add();
     assert.deepEqual(outbox.peek(10), []);
     assert.equal(events.count('state.row-set-aside'), 2);
+  },
+
+  // The device is asked again in the next round.
+  telemetry: async () => {
+    const clock = new HandClock();
+    const events = new EventRecorder();
+    const failures = [true];
+    const told = Promise.withResolvers<unknown>();
+    const poller = new ValuePoller({
+      manage: async (_, [operation]) =>
+        failures.pop()
+          ? broken()
+          : [{ operation: operation!, status: 200, results: [{ uri: '', format: 'int', data: '7' }] }],
+      isReachable: () => true,
+      values: (...[, , values]) => told.resolve(values[0]?.value),
+      clock,
+      events,
+    });
+    const order = { name: 'o', server: 'dm', targets: { named: new Set<string>(), conditions: [] } };
+    poller.add(id, { ...order, paths: ['/x'], attributes: { pmax: 10 }, period: 1, count: 0, lifetime: 0 });
+    clock.advance(pollLimits.spacing);
+    await named(events, 'telemetry');
+    await turn();
+    clock.advance(10_000);
+    assert.equal(await told.promise, 7);
+    poller.stop();
   },
 
   timer: async () => {

@@ -6,6 +6,7 @@ import type { Events } from '../../base/events.ts';
 import type { Operation, OperationOutcome } from '../../dm/server-session.ts';
 import { DmStatus } from '../../dm/status.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
+import { awakeFor } from '../southbound/presence.ts';
 import type { Registration } from '../store/registrations.ts';
 import { AdaptedClient } from './adapted-client.ts';
 import { AdaptedFirmware, type AdaptedFirmwareParts } from './adapted-firmware.ts';
@@ -27,8 +28,6 @@ export interface AdaptationModeParts {
   readonly events: Events;
 }
 
-/** Milliseconds that a client in queue mode listens after it was heard: MAX_TRANSMIT_WAIT (RFC 7252 section 4.8.2). */
-const awakeFor = 93_000;
 /** Maximum number of clients whose last contact is remembered. */
 const remembered = 16_384;
 

@@ -26,6 +26,7 @@ import { AlertDeliveries } from './alert-deliveries.ts';
 import { MessageLimit } from './message-limit.ts';
 import { alertOf, demandEncodable } from './outgoing-alerts.ts';
 import { SessionLanes } from './session-lanes.ts';
+import type { TelemetryReports } from './telemetry-reports.ts';
 import type { Uplink } from './uplink.ts';
 
 export interface DmClientParts {
@@ -39,6 +40,8 @@ export interface DmClientParts {
   readonly accounts: Accounts;
   readonly tree: ManagementTree;
   readonly outbox: Outbox;
+  /** Reports of values. They have sessions of their own, because the data budget has a class of its own for them. */
+  readonly telemetry?: Pick<TelemetryReports, 'servers' | 'hasOthers' | 'take' | 'ended'>;
   readonly vocabulary: Vocabulary;
   readonly upstream: Pick<Uplink, 'request' | 'connected' | 'largestBody'>;
   /** Resolves when what a message acknowledges is durable. */
@@ -80,7 +83,10 @@ export class DmClient implements AsyncDisposable {
       ...parts,
       own: parts.serverId,
       due: () => this.#dueServers(),
-      mayHaveOthers: () => this.#asked.size + this.#contacts.size > 0 || parts.outbox.mayHaveOthers,
+      mayHaveOthers: () =>
+        this.#asked.size + this.#contacts.size > 0 ||
+        parts.outbox.mayHaveOthers ||
+        parts.telemetry?.hasOthers(parts.serverId) === true,
       isCalled: (server) => this.#asked.has(server) || this.#contacts.has(server),
       isUrgent: () => this.#batches.isReduced(parts.serverId) || parts.outbox.hasOtherThan(deviceKinds),
       run: (server) => this.#hasFailed(server),
@@ -144,12 +150,13 @@ export class DmClient implements AsyncDisposable {
 
   /** ServerIDs of the servers that asked, are to be contacted, or have alerts in the outbox. */
   #dueServers(): Set<string> {
-    const { serverId, upstream } = this.#parts;
+    const { serverId, upstream, telemetry } = this.#parts;
     if (!upstream.connected) return new Set();
     return new Set([
       ...this.#asked.keys(),
       ...this.#contacts,
       ...this.#deliveries.servers().map((server) => server ?? serverId),
+      ...(telemetry?.servers() ?? []),
     ]);
   }
 
@@ -160,7 +167,7 @@ export class DmClient implements AsyncDisposable {
     notified: boolean,
     isContact: boolean,
   ): Promise<string | undefined> {
-    const { gatewayId, accounts, tree, entropy, events } = this.#parts;
+    const { gatewayId, accounts, tree, telemetry, entropy, events } = this.#parts;
     const isOwn = serverId === this.#parts.serverId;
     const account = accounts.find(serverId);
     if (!account) return `no account for ${serverId}`;
@@ -178,7 +185,10 @@ export class DmClient implements AsyncDisposable {
     }
     // They promise something. That the disk takes nothing promises nothing.
     const numbered = alerts.length;
-    if (isOwn) alerts.push(...this.#problemAlert());
+    const reports = !notified && !isContact && most > 0 && due.length === 0 ? telemetry?.take(serverId) : [];
+    const isTelemetry = reports !== undefined && reports.length > 0;
+    if (isTelemetry) alerts.push(...reports);
+    else if (isOwn) alerts.push(...this.#problemAlert());
     const session = new ClientSession({
       ends: { local: gatewayId, remote: serverId },
       account,
@@ -202,7 +212,7 @@ export class DmClient implements AsyncDisposable {
     });
     try {
       const outcome = await runClientSession(session, (message, seal) =>
-        this.#exchange(serverId, () => numbered > 0 || session.hasChanged, message, seal),
+        this.#exchange(serverId, isTelemetry, () => numbered > 0 || session.hasChanged, message, seal),
       );
       this.#deliveries.forgetDelivered();
       events.emit('dm.session-ended', {
@@ -211,9 +221,11 @@ export class DmClient implements AsyncDisposable {
         status: outcome.status,
       });
       if (!succeeded(outcome)) {
-        this.#failed(serverId, sessionId, notified, unanswered);
+        if (!isTelemetry) this.#failed(serverId, sessionId, notified, unanswered);
         return outcome.reason;
       }
+      // Reports say nothing of whether an alert is a culprit.
+      if (isTelemetry) return undefined;
       const culprit = this.#batches.succeeded(serverId);
       if (culprit) this.#blame(culprit, serverId);
       if (unanswered.size > 0) {
@@ -225,9 +237,11 @@ export class DmClient implements AsyncDisposable {
       const { code, message } = asPosternError(thrown);
       // The session begins again, with smaller messages.
       const isSmaller = code === 'tooLarge' && this.#messageLimit.refused(maxMsgSize);
-      if (!isSmaller) this.#failed(serverId, sessionId, notified, unanswered);
+      if (!isSmaller && !isTelemetry) this.#failed(serverId, sessionId, notified, unanswered);
       else if (notified) this.#asked.set(serverId, sessionId);
       return message;
+    } finally {
+      if (isTelemetry) telemetry?.ended(serverId);
     }
   }
 
@@ -301,11 +315,13 @@ export class DmClient implements AsyncDisposable {
 
   /**
    * Sends a package and returns the answer package.
+   * @param isTelemetry whether it belongs to a session with reports of values
    * @param promises whether the package promises something, which must be durable
    * @throws {PosternError} as `Uplink.request`; `unavailable` when the far end reports an error
    */
   async #exchange(
     serverId: string,
+    isTelemetry: boolean,
     promises: () => boolean,
     ...[message, seal]: Parameters<Exchange>
   ): Promise<Incoming> {
@@ -319,6 +335,7 @@ export class DmClient implements AsyncDisposable {
       server: serverId,
       contentType: mediaType,
       body,
+      ...(isTelemetry && { traffic: 'telemetry' }),
       ...(hmac !== undefined && { headers: { [hmacHeader]: hmac } }),
     });
     if (answer.kind === EnvelopeKind.Error) throw farError(answer);

@@ -14,6 +14,7 @@ type Ends = {
   readonly server?: string | undefined;
   readonly via?: string | undefined;
   readonly peer?: string | undefined;
+  readonly traffic?: 'telemetry' | undefined;
 };
 
 /**
@@ -33,7 +34,7 @@ interface Ordered {
 
 /**
  * Tells what the octets on the uplink are for. Packages that follow a Package #0 are orders. Others are alerts when they
- * are the gateway's own, and telemetry when a device began the session. The gateway cannot read packages of devices.
+ * are the gateway's own, and telemetry when a device began the session or the gateway reports values. The gateway cannot read packages of devices.
  * So a stranger may name a device that a DM server has asked for a session. Such packages count as telemetry if they come from
  * another address than that of Package #0, and all do after an hour.
  */
@@ -77,6 +78,7 @@ export class UplinkTraffic {
   }
 
   kindOf(ends: Ends): LimitedKind {
+    if (ends.traffic) return ends.traffic;
     if (this.#isOrdered(ends)) return 'orders';
     return ends.device === undefined ? 'alerts' : 'telemetry';
   }

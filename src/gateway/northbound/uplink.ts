@@ -15,6 +15,8 @@ export interface UpRequest {
   readonly contentType: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body: Uint8Array;
+  /** What the package is for, where that is not to be judged by its ends. */
+  readonly traffic?: 'telemetry';
 }
 
 /** Receives what comes down the uplink, and changes of its state. */

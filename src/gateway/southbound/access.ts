@@ -39,6 +39,7 @@ export const access: Readonly<Record<string, readonly Credential[]>> = {
   [paths.lwm2mBootstrap]: ['factory', 'configuration', 'joining'],
   [paths.lwm2mBootstrapPack]: ['factory', 'configuration', 'joining'],
   [paths.registrations]: ['gateway', 'configuration', 'joining'],
+  [paths.send]: ['gateway', 'configuration'],
   // To the parent this gateway is a device. `parent.insecure-plain-coap` allows plain CoAP here.
   [notification]: ['parent'],
 };

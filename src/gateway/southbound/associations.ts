@@ -24,6 +24,8 @@ export interface AssociationsParts {
   readonly reported: () => void;
   /** Called in the transaction that deletes the record of a device. */
   readonly leaving: (deviceId: string) => void;
+  /** Called when a device is attached, or when what it says of itself has changed. */
+  readonly came: (deviceId: string) => void;
   /** Called when a device is no longer attached to this gateway. */
   readonly gone: (deviceId: string) => void;
   /** Called in the transaction that removes a device by order of the DM server. */
@@ -174,7 +176,7 @@ export class Associations {
    * @throws {PosternError} `full`
    */
   attach({ credential, ...device }: AttachedDevice): void {
-    const { database, inventory, credentials, clock, events, reported } = this.#parts;
+    const { database, inventory, credentials, clock, events, reported, came } = this.#parts;
     const { deviceId, origin, address } = device;
     const identity = presentableIdentity(device);
     const before = inventory.get(deviceId);
@@ -202,6 +204,7 @@ export class Associations {
             protocol: device.protocol,
           });
         if (isNew || isReached) reported();
+        came(deviceId);
       });
     });
   }
@@ -256,7 +259,7 @@ export class Associations {
    * @throws {PosternError} `full`, also when too many alerts of the child wait
    */
   attachBehind(path: string, attach: Omit<DeviceAttach, keyof AlertNumber>): void {
-    const { database, inventory, clock, events, reported } = this.#parts;
+    const { database, inventory, clock, events, reported, came } = this.#parts;
     const [child = ''] = path.split('/');
     const { deviceId, mode, bootstrap, isGateway = false } = attach;
     const described = presentableIdentity(attach);
@@ -281,6 +284,7 @@ export class Associations {
     if (!isNew) return;
     events.emit('device.attached', { device: deviceId, bootstrap, via: path });
     reported();
+    came(deviceId);
   }
 
   /**

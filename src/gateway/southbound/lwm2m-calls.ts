@@ -5,7 +5,13 @@ import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
 import { parseLinks } from '../../wire/coap/link-format.ts';
 import { Option, textOptions, uintOption } from '../../wire/coap/options.ts';
-import { decodeContent, encodeContent, selfDescribing, writable } from '../../wire/lwm2m/content.ts';
+import {
+  decodeContent,
+  encodeContent,
+  nameable,
+  selfDescribing,
+  writable,
+} from '../../wire/lwm2m/content.ts';
 import { describeResource, objects } from '../../wire/lwm2m/objects.ts';
 import { type Path, parsePath, pathText } from '../../wire/lwm2m/path.ts';
 import type { Entry, TypeOf } from '../../wire/lwm2m/resource.ts';
@@ -33,7 +39,7 @@ const usualTimeout = 20_000;
 const remembered = 1024;
 
 /** Answers to a request for an unknown content format. The right one is 4.06; some clients send others. */
-const unacceptable: ReadonlySet<number> = new Set([
+export const unacceptable: ReadonlySet<number> = new Set([
   Code.NotAcceptable,
   Code.BadOption,
   Code.BadRequest,
@@ -78,7 +84,7 @@ export class LwM2mCalls {
     timeout?: number,
   ): Promise<readonly Entry[]> {
     for (const accept of [...preferred(client, path), undefined]) {
-      const answer = await this.#exchange(client, path, {
+      const answer = await this.exchange(client, path, {
         method: Code.GET,
         ...(accept !== undefined && { accept }),
         signal,
@@ -98,7 +104,7 @@ export class LwM2mCalls {
    */
   async discover(client: LwM2mClient, path: Path, signal?: AbortSignal): Promise<readonly number[]> {
     const { payload } = checked(
-      await this.#exchange(client, path, {
+      await this.exchange(client, path, {
         method: Code.GET,
         accept: ContentFormat.LinkFormat,
         signal,
@@ -199,13 +205,13 @@ export class LwM2mCalls {
     client: LwM2mClient,
     path: Path,
     formats: readonly number[],
-    requestIn: (format: number) => Request,
+    requestIn: (format: number) => Lwm2mRequest,
   ): Promise<CoapAnswer> {
     let refused: unknown;
     for (const [at, format] of [...new Set(formats)].entries()) {
       const request = requestIn(format);
       if (at === 0) await this.#guard?.assure(client, request.signal);
-      const answer = await this.#exchange(client, path, request);
+      const answer = await this.exchange(client, path, request);
       try {
         checked(answer, client, path);
         if (isWritable(format)) this.#taken.set(client.deviceId, format);
@@ -250,12 +256,18 @@ export class LwM2mCalls {
     await this.#do(client, path, { method: Code.DELETE, signal });
   }
 
-  async #do(client: LwM2mClient, path: Path, request: Request): Promise<void> {
-    await this.#guard?.assure(client, request.signal);
-    checked(await this.#exchange(client, path, request), client, path);
+  async #do(client: LwM2mClient, path: Path, request: Lwm2mRequest): Promise<void> {
+    await this.assure(client, request.signal);
+    checked(await this.exchange(client, path, request), client, path);
   }
 
-  async #exchange(client: LwM2mClient, path: Path, request: Request): Promise<CoapAnswer> {
+  /** Makes sure that requests reach this client, and no other. @throws {PosternError} as `LwM2mGuard.assure` */
+  async assure(client: LwM2mClient, signal?: AbortSignal): Promise<void> {
+    await this.#guard?.assure(client, signal);
+  }
+
+  /** Sends a request to a path of a client, and resolves with its answer, whatever the code. */
+  async exchange(client: LwM2mClient, path: Path, request: Lwm2mRequest): Promise<CoapAnswer> {
     this.#guard?.check(client);
     const { deviceId, address, port, heardOn, root } = client;
     const { timeout = usualTimeout, party = this.#partyOf(deviceId), ...rest } = request;
@@ -265,22 +277,23 @@ export class LwM2mCalls {
   }
 }
 
-type Request = Omit<CoapCall, 'path' | 'timeout'> & { readonly timeout?: number | undefined };
+/** A request to a client, without what the calls add. */
+export type Lwm2mRequest = Omit<CoapCall, 'path' | 'timeout'> & { readonly timeout?: number | undefined };
 
 const isWritable = (format: number): boolean =>
-  format !== ContentFormat.TextPlain && writable.includes(format);
+  format !== ContentFormat.TextPlain && nameable.includes(format);
 
 /** Whether the numbers of TLV are those that a client needs for these resources. */
 const isDescribed = ({ version }: LwM2mClient, entries: readonly Entry[]): boolean =>
   version === '1.0' || entries.every(({ path }) => describeResource(path));
 
 /** Content formats to request, in order. Empty when whatever the client chooses can be decoded. */
-function preferred({ version, formats }: LwM2mClient, path: Path): readonly number[] {
+export function preferred({ version, formats }: LwM2mClient, path: Path): readonly number[] {
   const [object = -1] = path;
   const isKnown = path.length > 2 ? describeResource(path) !== undefined : objects[object] !== undefined;
   if (!isKnown) return selfDescribing;
   // A client of LwM2M 1.2 might choose a format that only 1.2 has.
-  const named = formats.filter((format) => writable.includes(format));
+  const named = formats.filter((format) => nameable.includes(format));
   return version === '1.2' ? [...named, ...selfDescribing] : [];
 }
 
@@ -288,7 +301,7 @@ function preferred({ version, formats }: LwM2mClient, path: Path): readonly numb
  * Returns the answer when it is a success.
  * @throws {PosternError} the error that corresponds to the CoAP code of the answer
  */
-function checked(answer: CoapAnswer, { deviceId }: LwM2mClient, path: Path): CoapAnswer {
+export function checked(answer: CoapAnswer, { deviceId }: LwM2mClient, path: Path): CoapAnswer {
   const { code, payload } = answer;
   if (isSuccess(code)) return answer;
   const why = Buffer.from(payload).toString().slice(0, 128);

@@ -1,5 +1,6 @@
 import { PosternError } from '../../base/errors.ts';
 import { type FairBounds, FairMap } from '../../base/fair-map.ts';
+import type { Remote } from '../../wire/coap/message.ts';
 import type { Registration } from '../store/registrations.ts';
 
 /**
@@ -42,6 +43,14 @@ export class PendingRegistrations {
 
   at(location: string): Pending | undefined {
     return this.#entries.get(location);
+  }
+
+  /** Whether the sender of a request has registered and not answered yet. */
+  isAwaited({ identity, address, port }: Remote): boolean {
+    if (identity !== undefined) return this.#ofName.has(identity);
+    const isFrom = ([, { registration }]: [string, Pending]) =>
+      registration.address === address && registration.port === port;
+    return Iterator.from(this.#entries.entries()).some(isFrom);
   }
 
   /**

@@ -45,6 +45,9 @@ export const noWayTo = (peer: PeerAddress): Finding =>
   missing(`no network interface leads to ${peerUri(peer)}`);
 export const peerUri = ({ address, port }: PeerAddress): string => coapUri(address, port);
 
+/** Milliseconds that a client in queue mode listens after it was heard: MAX_TRANSMIT_WAIT (RFC 7252 section 4.8.2). */
+export const awakeFor = 93_000;
+
 const minute = 60_000;
 const hour = 60 * minute;
 

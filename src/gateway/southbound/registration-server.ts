@@ -28,6 +28,8 @@ export interface RegistrationServerParts extends Omit<RegistrationProofParts, 'p
   readonly isJoined: (deviceId: string, remote: Remote) => boolean;
   /** Whether it is attached as an LwM2M client. */
   readonly isAttached: (deviceId: string) => boolean;
+  /** The device that has proved itself at the address of this remote, where nobody may forge it. */
+  readonly deviceAt: (remote: Remote) => string | undefined;
   /** Whether an OMA DM device with this name is attached. */
   readonly isOther: (deviceId: string) => boolean;
   /** Called when a client has deregistered. */
@@ -54,6 +56,22 @@ export class RegistrationServer implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#proof[Symbol.asyncDispose]();
+  }
+
+  /** The registration of the attached client that has sent a request: by its key, else by the place where it registered. */
+  senderOf(remote: Remote): Registration | undefined {
+    const { identity, address, port } = remote;
+    const deviceId = identity ?? this.#parts.deviceAt(remote) ?? '';
+    const known = this.#parts.registrations.get(deviceId);
+    const isThere = identity !== undefined || (known?.address === address && known.port === port);
+    return known && isThere && this.#isOwn(deviceId, remote) && this.#parts.isAttached(deviceId)
+      ? known
+      : undefined;
+  }
+
+  /** Whether the sender of a request has registered and not answered yet. */
+  isAwaited(remote: Remote): boolean {
+    return this.#pending.isAwaited(remote);
   }
 
   resources(local: LocalEndpoint): Resource[] {
@@ -177,20 +195,28 @@ export class RegistrationServer implements AsyncDisposable {
     return identity === deviceId && this.#parts.isAllowed(deviceId, remote);
   }
 
+  /** Whether the sender of a request may be the registered client of this name. */
+  #isOwn(deviceId: string, remote: Remote): boolean {
+    const { isJoined } = this.#parts;
+    return (
+      this.#isListed(deviceId, remote) || (remote.credential !== 'joining' && isJoined(deviceId, remote))
+    );
+  }
+
   /**
    * The registration of a request: one that waits for the answer of its client, or that of an attached client. To know its path is
    * not enough where the client has a key, and the list may have lost the client since it registered.
    */
   #at({ path, remote }: CoapRequest): { registration: Registration; isPending: boolean } | undefined {
-    const { registrations, isAttached, isJoined } = this.#parts;
+    const { registrations, isAttached } = this.#parts;
     const [, location = ''] = path.length === 2 ? path : [];
     const pending = this.#pending.at(location)?.registration;
     const registration = pending ?? registrations.at(location);
     if (!registration) return undefined;
     const { deviceId } = registration;
-    const isOwn =
-      this.#isListed(deviceId, remote) || (remote.credential !== 'joining' && isJoined(deviceId, remote));
-    return isOwn && (pending || isAttached(deviceId)) ? { registration, isPending: !!pending } : undefined;
+    return this.#isOwn(deviceId, remote) && (pending || isAttached(deviceId))
+      ? { registration, isPending: !!pending }
+      : undefined;
   }
 }
 

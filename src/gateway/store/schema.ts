@@ -83,5 +83,12 @@ export const gatewaySchema: Schema = {
      INSERT INTO dtls_named SELECT identity, '', run, clean, body FROM dtls_association;
      DROP TABLE dtls_association;
      ALTER TABLE dtls_named RENAME TO dtls_association;`,
+    `CREATE TABLE observation (
+       name TEXT PRIMARY KEY, state INTEGER NOT NULL, rest INTEGER NOT NULL, body TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE telemetry_report (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, server TEXT NOT NULL, counted INTEGER NOT NULL, dropped INTEGER NOT NULL,
+       body BLOB NOT NULL
+     ) STRICT;`,
   ],
 };

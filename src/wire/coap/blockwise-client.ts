@@ -6,6 +6,7 @@ import { blockSize, exponentFor, largestExponent, packBlock, unpackBlock } from 
 import type { CoapMessage, CoapOption } from './codec.ts';
 import { Code, isSuccess } from './codes.ts';
 import type { CoapEndpoint } from './endpoint.ts';
+import type { Observation } from './observation.ts';
 import { Option, opaque, optionValue, sorted, uint, uintOption, uriOptions } from './options.ts';
 import { encodedLength } from './rule-of-three.ts';
 
@@ -40,6 +41,10 @@ export interface CoapCall {
   readonly isOwed?: boolean | undefined;
   /** See `OutgoingRequest`. */
   readonly party?: string | undefined;
+  /** See `OutgoingRequest`. */
+  readonly token?: Uint8Array;
+  /** Asks the peer to notify (RFC 7641). It then gets the response too, with its whole body. */
+  readonly observation?: Observation;
 }
 
 /** The response of a call. `payload` is the whole body; `code` and `options` are those of its first block. */
@@ -53,6 +58,8 @@ export interface CoapAnswer {
 const mostOther = 4 + 8 + 1 + 5 + 5 + 6;
 /** Most bytes of a response body that is fetched block by block. */
 const bodyLimit = 1024 * 1024;
+/** The same, of a notification. */
+const notificationLimit = 64 * 1024;
 /** Milliseconds that all exchanges of a call may take together. A slow peer ends sooner by the timeout of one exchange. */
 const callLimit = 30 * 60_000;
 
@@ -74,31 +81,46 @@ export async function call(
   port: number,
   request: CoapCall,
 ): Promise<CoapAnswer> {
-  const { payload = new Uint8Array(), timeout, signal, isOwed, party } = request;
+  const { payload = new Uint8Array(), timeout, signal, isOwed, party, token, observation } = request;
   const head = [...uriOptions(request.path, request.query), ...(request.options ?? [])];
   if (request.contentFormat !== undefined) head.push(uint(Option.ContentFormat, request.contentFormat));
   if (request.accept !== undefined) head.push(uint(Option.Accept, request.accept));
-  const deadline = plus(endpoint.now, callLimit);
-  const send = async (extra: CoapOption[], body: Uint8Array) => {
-    const left = deadline - endpoint.now;
-    if (left <= 0) throw new PosternError('timeout', `${address} does not come to an end`);
-    return await endpoint.request(address, port, {
-      code: request.method,
-      options: sorted([...head, ...extra]),
-      payload: body,
-      timeout: Math.min(timeout, left),
-      ...(signal && { signal }),
-      ...(isOwed && { isOwed }),
-      ...(party !== undefined && { party }),
-    });
+  const sender = (own: readonly CoapOption[], more: Pick<CoapCall, 'token' | 'observation'>): Send => {
+    const deadline = plus(endpoint.now, callLimit);
+    return async (extra, body) => {
+      const left = deadline - endpoint.now;
+      if (left <= 0) throw new PosternError('timeout', `${address} does not come to an end`);
+      return await endpoint.request(address, port, {
+        code: request.method,
+        options: sorted([...head, ...own, ...extra]),
+        payload: body,
+        timeout: Math.min(timeout, left),
+        ...(signal && { signal }),
+        ...(isOwed && { isOwed }),
+        ...(party !== undefined && { party }),
+        ...more,
+      });
+    };
   };
-
   const overhead = encodedLength(sorted(head)) + mostOther;
   const exponent = exponentFor(endpoint.remoteOf(address, port), overhead, payload.length, largestExponent);
-  if (payload.length <= blockSize(exponent))
-    return await collect(send, await send([], payload.subarray(0, payload.length)));
-  head.push(opaque(Option.RequestTag, entropy.bytes(4)));
-  return await collect(send, await upload(send, payload, exponent));
+  const isWhole = payload.length <= blockSize(exponent);
+  const whole = isWhole ? payload.subarray(0, payload.length) : new Uint8Array();
+  // A FETCH for a later block is one only with its body (RFC 8132 section 2).
+  const repeatsBody = request.method === Code.FETCH && isWhole;
+  const rest = async (first: CoapMessage, limit?: number) => {
+    const send = sender([], {});
+    return await collect((extra) => send(extra, repeatsBody ? whole : new Uint8Array()), first, limit);
+  };
+  // The later blocks are requested without Observe (RFC 7959 section 2.6).
+  if (observation) observation.rest = (first) => rest(first, notificationLimit);
+  const begin = observation
+    ? sender([uint(Option.Observe, 0)], { observation })
+    : sender([], token ? { token } : {});
+  if (!isWhole) head.push(opaque(Option.RequestTag, entropy.bytes(4)));
+  const first = isWhole ? await begin([], whole) : await upload(begin, payload, exponent);
+  // What an observation has taken, it collects itself.
+  return observation?.isActive ? first : await rest(first);
 }
 
 type Send = (extra: CoapOption[], body: Uint8Array) => Promise<CoapMessage>;

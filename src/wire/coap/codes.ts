@@ -31,6 +31,7 @@ export const Code = {
   UnsupportedContentFormat: 0x8f,
   TooManyRequests: 0x9d,
   InternalServerError: 0xa0,
+  NotImplemented: 0xa1,
   BadGateway: 0xa2,
   ServiceUnavailable: 0xa3,
   GatewayTimeout: 0xa4,

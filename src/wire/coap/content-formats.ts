@@ -12,6 +12,8 @@ export const ContentFormat = {
   LwM2mTlv: 11542,
   /** Of LwM2M 1.0. */
   LwM2mJson: 11543,
+  /** Of LwM2M 1.2. */
+  LwM2mCbor: 11544,
   SyncmlXml: 65001,
   SyncmlWbxml: 65002,
   SyncmlCbor: 65003,

@@ -14,6 +14,8 @@ export interface EndpointLimits {
   readonly multicastResponses: number;
   /** Most requests of this endpoint that wait for a response at one time. */
   readonly pendingRequests: number;
+  /** Most observations of this endpoint at its peers at one time. */
+  readonly observations: number;
   /**
    * Milliseconds until a slow response is acknowledged first and sent separately (RFC 7252 section 5.2.2). A separate response
    * costs three datagrams more, so it is for responses that come from far. A client repeats its request after 2 s at the
@@ -32,6 +34,7 @@ export const endpointDefaults: EndpointLimits = {
   concurrentRequests: 1024,
   multicastResponses: 1024,
   pendingRequests: 1024,
+  observations: 65_536,
   piggybackWithin: 1000,
   leisure: 5000,
   provenPeers: 16_384,

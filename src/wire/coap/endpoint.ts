@@ -11,6 +11,7 @@ import { Exchanges } from './exchanges.ts';
 import { Exit, type Notification } from './exit.ts';
 import type { Handler, Remote, Reply } from './message.ts';
 import { MessageIds } from './message-ids.ts';
+import { Observations } from './observations.ts';
 import type { Peer } from './peer.ts';
 import { Peers } from './peers.ts';
 import { type OutgoingRequest, PendingRequests } from './pending-requests.ts';
@@ -59,6 +60,7 @@ export class CoapEndpoint {
   readonly #pings: Pings;
   readonly #serving: Serving;
   readonly #requests: PendingRequests;
+  readonly #observations: Observations;
   readonly #reception: Reception;
   readonly #protection: Protection | undefined;
   #stopped = false;
@@ -94,7 +96,17 @@ export class CoapEndpoint {
       separateResponses: limits.concurrentRequests,
     });
     this.#serving = new Serving({ clock, entropy, events, handler, limits, exit: this.#exit, messageIds });
-    this.#requests = new PendingRequests({ limit, clock, entropy, transmitter, isProtected, forgetIdle });
+    const observations = new Observations(limits.observations);
+    this.#observations = observations;
+    this.#requests = new PendingRequests({
+      limit,
+      clock,
+      entropy,
+      transmitter,
+      isProtected,
+      observations,
+      forgetIdle,
+    });
     this.#reception = new Reception({
       clock,
       events,
@@ -106,6 +118,7 @@ export class CoapEndpoint {
       transmitter,
       pings: this.#pings,
       requests: this.#requests,
+      observations,
       isProtected,
       rejected: (remote, messageId) => {
         for (const listener of this.resetListeners) listener(remote, messageId);
@@ -135,6 +148,7 @@ export class CoapEndpoint {
       exchanges: this.#exchanges.size,
       replyBytes: this.#exchanges.bytes,
       pendingRequests: this.#requests.size,
+      observations: this.#observations.size,
       working: this.#serving.working,
       separateResponses: this.#exit.separateResponses,
       multicastResponses: this.#serving.multicastResponses,
@@ -266,6 +280,7 @@ export class CoapEndpoint {
     this.#transmitter.stop();
     this.#pings.stop();
     this.#requests.stop();
+    this.#observations.stop();
     this.#exchanges.stop();
     this.#peers.clear();
   }

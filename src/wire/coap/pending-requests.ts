@@ -2,6 +2,8 @@ import type { Clock } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import { type CoapMessage, type CoapOption, encode, noBytes, Type } from './codec.ts';
+import type { NotificationTaker } from './observation.ts';
+import type { Observations } from './observations.ts';
 import { unacceptableOption } from './options.ts';
 import type { Peer, Transmission } from './peer.ts';
 import type { Transmitter } from './transmission.ts';
@@ -26,6 +28,10 @@ export interface OutgoingRequest {
    * sent.
    */
   readonly party?: string;
+  /** The token; a random one if absent. */
+  readonly token?: Uint8Array;
+  /** Takes the notifications that follow. The request has its token. */
+  readonly observation?: NotificationTaker;
   /** Whether a response with the token of the request is from its peer. Another one is dropped, and the request waits on. */
   readonly believes?: (response: CoapMessage) => boolean;
 }
@@ -39,6 +45,7 @@ export interface PendingRequestsParts {
   readonly transmitter: Transmitter;
   /** Whether protected messages are opened. */
   readonly isProtected: boolean;
+  readonly observations: Observations;
   /** Called when a peer may have become idle. It drops the peer if so. */
   readonly forgetIdle: (peer: Peer) => void;
 }
@@ -46,6 +53,7 @@ export interface PendingRequestsParts {
 interface PendingRequest {
   readonly peer: Peer;
   readonly believes: OutgoingRequest['believes'];
+  readonly observation: OutgoingRequest['observation'];
   readonly settle: (outcome: CoapMessage | PosternError) => void;
 }
 
@@ -75,7 +83,8 @@ export class PendingRequests {
       reject(new PosternError('full', 'no room for a CoAP request'));
       return promise;
     }
-    const token = Buffer.from(entropy.bytes(8));
+    const { observation } = outgoing;
+    const token = Buffer.from(observation?.token ?? outgoing.token ?? entropy.bytes(8));
     const key = keyOf(token);
     const messageId = peer.takeMessageId();
     const datagram = encode({
@@ -123,7 +132,7 @@ export class PendingRequests {
       else resolve(outcome);
     };
     peer.awaited++;
-    this.#byToken.set(key, { peer, believes: outgoing.believes, settle });
+    this.#byToken.set(key, { peer, believes: outgoing.believes, observation, settle });
     outgoing.signal?.addEventListener('abort', abort, { once: true });
     if (outgoing.isOwed) peer.answered(datagram.length);
     if (outgoing.signal?.aborted) abort();
@@ -148,7 +157,11 @@ export class PendingRequests {
     if (pending?.peer !== peer) return;
     // It has the token, so it receives there.
     peer.isReachable = true;
-    const unacceptable = unacceptableOption(message.options, this.#parts.isProtected);
+    const { clock, isProtected, observations } = this.#parts;
+    const unacceptable = unacceptableOption(message.options, isProtected);
+    // Before the request is settled: a notification may come before the caller has seen the response.
+    if (pending.observation && unacceptable === undefined)
+      observations.responded(peer, pending.observation, message, clock.now());
     pending.settle(
       unacceptable === undefined
         ? message

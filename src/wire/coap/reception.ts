@@ -6,7 +6,8 @@ import type { Entry } from './entry.ts';
 import type { Exchanges } from './exchanges.ts';
 import type { Exit } from './exit.ts';
 import { amplification, CoapRequest, type Remote, refusal } from './message.ts';
-import { unacceptableOption } from './options.ts';
+import type { Observations } from './observations.ts';
+import { hasOption, Option, unacceptableOption } from './options.ts';
 import type { Peer } from './peer.ts';
 import type { Peers } from './peers.ts';
 import type { PendingRequests } from './pending-requests.ts';
@@ -25,6 +26,7 @@ export interface ReceptionParts {
   readonly transmitter: Transmitter;
   readonly pings: Pings;
   readonly requests: PendingRequests;
+  readonly observations: Observations;
   /** Whether protected messages are opened. */
   readonly isProtected: boolean;
   /** Gets each Reset that belongs to no confirmable message on the wire. */
@@ -57,8 +59,8 @@ export class Reception {
       else if (message.type === Type.RST) this.#parts.rejected(remote, message.messageId);
     } else if (isRequestCode(message.code))
       this.#takeRequest(known ?? peers.admitted(remote, datagram.length), message);
-    else if (isResponseCode(message.code) && known) this.#takeSeparateResponse(known, message);
-    // An empty CON is a ping (section 4.3). Any other message here is a response that nothing waits for.
+    else if (isResponseCode(message.code)) this.#takeResponse(remote, known, message, datagram.length);
+    // An empty CON is a ping (section 4.3).
     else if (message.type === Type.CON) exit.reset(known ?? remote, message.messageId);
   }
 
@@ -84,22 +86,37 @@ export class Reception {
     if (expected && isResponseCode(message.code)) requests.answered(peer, message);
   }
 
-  #takeSeparateResponse(peer: Peer, message: CoapMessage): void {
-    const { clock, exchanges, exit, requests } = this.#parts;
-    const { type, messageId } = message;
-    if (type !== Type.CON) {
-      requests.answered(peer, message);
-      return;
-    }
+  /**
+   * Takes a response that comes in a message of its own: a separate response, or a notification (RFC 7641). The Reset to any other one
+   * also ends an observation of which this endpoint knows nothing any more (RFC 7641 section 3.6).
+   */
+  #takeResponse(remote: Remote, known: Peer | undefined, message: CoapMessage, bytes: number): void {
+    const { clock, exchanges, exit, peers, requests, observations } = this.#parts;
+    const { type, messageId, options } = message;
     const now = clock.now();
-    const repeated = exchanges.find(peer, messageId, now);
-    const reply = repeated?.table?.replyOf(repeated);
-    if (reply) exit.repeat(peer, reply);
-    else if (requests.awaits(peer, message)) {
+    const repeated = type === Type.CON && known && exchanges.find(known, messageId, now);
+    const reply = repeated ? repeated.table?.replyOf(repeated) : undefined;
+    const acknowledge = () => {
+      if (type !== Type.CON) return;
+      exit.acknowledge(exchanges.open(known ?? peers.admitted(remote, bytes), messageId, now), messageId);
+    };
+    if (known && reply) exit.repeat(known, reply);
+    else if (known && requests.awaits(known, message)) {
       // The exchange is opened before the request is settled: settling the last request would forget an idle peer.
-      exit.acknowledge(exchanges.open(peer, messageId, now), messageId);
-      requests.answered(peer, message);
-    } else exit.reset(peer, messageId);
+      acknowledge();
+      requests.answered(known, message);
+    } else {
+      const taker = observations.takerOf(remote, message);
+      const isKnown = taker && this.#refusedOption(remote, message) === undefined;
+      if (isKnown) {
+        if (taker.take(message, remote, now)) acknowledge();
+      } else if (taker?.isProof) {
+        // What is outside of a protected notification proves nothing.
+      } else {
+        if (type === Type.CON || hasOption(options, Option.Observe)) exit.reset(known ?? remote, messageId);
+        taker?.lost();
+      }
+    }
   }
 
   #takeRequest(peer: Peer, message: CoapMessage): void {

@@ -1,5 +1,6 @@
 import { PosternError } from '../../base/errors.ts';
 import { ContentFormat } from '../coap/content-formats.ts';
+import { decodeLwm2mCbor, encodeLwm2mCbor } from './lwm2m-cbor.ts';
 import { typeOf } from './objects.ts';
 import type { Path } from './path.ts';
 import { type Entry, type TypeOf, textOf, valueFrom } from './resource.ts';
@@ -27,11 +28,14 @@ export const writable: readonly number[] = [
   ContentFormat.TextPlain,
 ];
 
+/** The same, and those that are used only with a device that names them in its registration. */
+export const nameable: readonly number[] = [...writable, ContentFormat.LwM2mCbor];
+
 /** Content-Format numbers that carry the types of values, for resources that have no description in `objects.ts`. */
 export const selfDescribing: readonly number[] = [ContentFormat.SenmlCbor, ContentFormat.SenmlJson];
 
 /**
- * Reads the content of a path (LwM2M core 1.1, section 7.4). Knows all formats except LwM2M CBOR of 1.2.
+ * Reads the content of a path (LwM2M core 1.1, section 7.4). LwM2M CBOR is of 1.2.
  * @param format Content-Format number; without it the content is plain text
  * @param base path that was read or written
  * @throws {PosternError} `malformed`, `unsupportedFormat`, `tooLarge`
@@ -51,6 +55,8 @@ export function decodeContent(format: number | undefined, body: Uint8Array, base
       return decodeSenmlJson(body);
     case ContentFormat.SenmlCbor:
       return decodeSenmlCbor(body);
+    case ContentFormat.LwM2mCbor:
+      return decodeLwm2mCbor(body);
     case ContentFormat.Cbor:
       return [{ path: base, value: decodeCbor(body) }];
     default:
@@ -77,6 +83,8 @@ export function encodeContent(
       return encodeSenmlCbor(entries, types);
     case ContentFormat.SenmlJson:
       return encodeSenmlJson(entries, types);
+    case ContentFormat.LwM2mCbor:
+      return encodeLwm2mCbor(entries, types);
     default: {
       const [entry, ...more] = entries;
       const isOctets = entry?.value instanceof Uint8Array;

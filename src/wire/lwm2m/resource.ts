@@ -25,6 +25,8 @@ export interface Entry {
   readonly value: Value;
   /** Type that the content itself says. Only SenML does. A whole number may also be of type `float`. */
   readonly type?: ResourceType;
+  /** Time of the value in seconds, as the content itself says it (RFC 8428 section 4.5.3): see `timeOf`. Only SenML does. */
+  readonly time?: number;
 }
 
 /** Returns the type of the resource at a path, or `undefined` when it is not known. */

@@ -1,6 +1,7 @@
 import { fromCbor, toCbor } from '../../base/cbor.ts';
 import { cborLimits, lwm2mProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
+import { ContentFormat } from '../coap/content-formats.ts';
 import { type Path, parsePath, pathText } from './path.ts';
 import {
   type Entry,
@@ -12,10 +13,17 @@ import {
   type Value,
 } from './resource.ts';
 
-/** One record, with the names of SenML JSON (RFC 8428 section 4). `vlo` is from LwM2M core 1.1, section 7.4.4. */
+/**
+ * One record, with the names of SenML JSON (RFC 8428 section 4). `vlo` is from LwM2M core 1.1, section 7.4.4. Units, sums and update
+ * times are not read: LwM2M knows the unit of a resource.
+ */
 interface SenmlRecord {
+  readonly bver?: unknown;
   readonly bn?: unknown;
+  readonly bt?: unknown;
+  readonly bv?: unknown;
   readonly n?: unknown;
+  readonly t?: unknown;
   readonly v?: unknown;
   readonly vs?: unknown;
   readonly vb?: unknown;
@@ -25,15 +33,26 @@ interface SenmlRecord {
 
 /** Names by the labels of SenML CBOR (RFC 8428 section 6). */
 const labels = new Map<unknown, keyof SenmlRecord>([
+  [-5, 'bv'],
+  [-3, 'bt'],
   [-2, 'bn'],
+  [-1, 'bver'],
   [0, 'n'],
   [2, 'v'],
   [3, 'vs'],
   [4, 'vb'],
+  [6, 't'],
   [8, 'vd'],
   ['vlo', 'vlo'],
 ]);
 const labelOf = new Map([...labels].map(([label, name]) => [name, label]));
+
+/** The version of SenML that RFC 8428 defines (section 4.4). */
+const version = 10;
+/** Times below this are relative to the time of arrival (section 4.5.3). Seconds. */
+const firstAbsolute = 2 ** 28;
+/** Times beyond this are none: some 3,000 years. Seconds. */
+const lastTime = 1e11;
 
 /** TypeScript does not know it yet. */
 const { rawJSON: rawJson } = JSON as unknown as { readonly rawJSON: (text: string) => unknown };
@@ -41,41 +60,89 @@ const { rawJSON: rawJson } = JSON as unknown as { readonly rawJSON: (text: strin
 const bad = (why: string, cause?: unknown) => new PosternError('malformed', `SenML: ${why}`, { cause });
 
 /**
+ * Time of an entry in milliseconds since 1970.
+ * @param now of the arrival, to which some times are relative and which holds for entries without one
+ */
+export const timeOf = ({ time = 0 }: Entry, now: number): number =>
+  Math.round(time < firstAbsolute ? now + time * 1000 : time * 1000);
+
+/**
  * Reads SenML JSON (RFC 8428). Records without a value are ignored.
  * @throws {PosternError} `malformed`, `tooLarge`
  */
-export function decodeSenmlJson(body: Uint8Array): Entry[] {
-  const records = fromJson(body);
-  if (!Array.isArray(records)) throw bad('not an array of records');
-  return readRecords(records, (octets) => Buffer.from(String(octets), 'base64url'));
-}
+export const decodeSenmlJson = (body: Uint8Array): Entry[] =>
+  readRecords(jsonRecords(body), (octets) => Buffer.from(String(octets), 'base64url'));
 
 /**
  * Reads SenML CBOR (RFC 8428). Records without a value, and unknown labels, are ignored.
  * @throws {PosternError} `malformed`, `tooLarge`
  */
-export function decodeSenmlCbor(body: Uint8Array): Entry[] {
-  const records = fromCbor(body, lwm2mProfile, 'SenML');
-  if (!Array.isArray(records)) throw bad('not an array of records');
-  const named = records.map((record): SenmlRecord => {
+export const decodeSenmlCbor = (body: Uint8Array): Entry[] => readRecords(cborRecords(body), octetsIn);
+
+/**
+ * Reads the paths of a Read-Composite or Observe-Composite (LwM2M core 1.1, section 6.3.8): SenML with names alone.
+ * @throws {PosternError} `malformed`, `unsupportedFormat`, `tooLarge`
+ */
+export function decodePaths(format: number | undefined, body: Uint8Array): Path[] {
+  if (format !== ContentFormat.SenmlCbor && format !== ContentFormat.SenmlJson)
+    throw new PosternError('unsupportedFormat', 'a list of paths must be SenML');
+  const records = format === ContentFormat.SenmlCbor ? cborRecords(body) : jsonRecords(body);
+  let base = '';
+  return records.map(({ bn, n }) => {
+    if (bn !== undefined) base = String(bn);
+    return parsePath(`${base}${String(n ?? '')}`);
+  });
+}
+
+/** Writes such a list of paths as SenML CBOR. */
+export const encodePaths = (paths: readonly Path[]): Uint8Array =>
+  toCbor(paths.map((path) => new Map([[labelOf.get('n'), pathText(path)]])));
+
+function jsonRecords(body: Uint8Array): readonly SenmlRecord[] {
+  return recordsIn(fromJson(body), (record) => {
+    if (typeof record !== 'object' || record === null || Array.isArray(record)) return {};
+    for (const name of Object.keys(record)) demandKnown(name);
+    return record;
+  });
+}
+
+function cborRecords(body: Uint8Array): readonly SenmlRecord[] {
+  return recordsIn(fromCbor(body, lwm2mProfile, 'SenML'), (record) => {
     if (!(record instanceof Map)) throw bad('a record is not a map');
     return Object.fromEntries(
       [...record].flatMap(([label, value]) => {
+        demandKnown(label);
         const name = labels.get(label);
         return name === undefined ? [] : [[name, value]];
       }),
     );
   });
-  return readRecords(named, octetsIn);
+}
+
+function recordsIn(pack: unknown, read: (record: unknown) => SenmlRecord): readonly SenmlRecord[] {
+  if (!Array.isArray(pack)) throw bad('not an array of records');
+  if (pack.length > cborLimits.items) throw new PosternError('tooLarge', 'SenML: too many records');
+  return pack.map(read);
+}
+
+/** @throws {PosternError} `malformed` for a name that only who understands it may pass over (section 4.4) */
+function demandKnown(name: unknown): void {
+  if (typeof name === 'string' && name.endsWith('_')) throw bad(`${name.slice(0, 32)} is not understood`);
 }
 
 /**
  * Reads the value of one resource in CBOR (LwM2M core 1.2, section 7.5.2).
  * @throws {PosternError} `malformed`, `tooLarge`
  */
-export function decodeCbor(body: Uint8Array): Value {
-  const v = fromCbor(body, lwm2mProfile, 'CBOR');
-  return valueIn({ v, vs: v, vb: v, vd: v }, octetsIn);
+export const decodeCbor = (body: Uint8Array): Value => readValue(fromCbor(body, lwm2mProfile, 'CBOR')).value;
+
+/**
+ * A value of LwM2M that stands alone in CBOR, with its type.
+ * @throws {PosternError} `malformed`
+ */
+export function readValue(v: unknown): Required<Pick<Entry, 'value' | 'type'>> {
+  const value = valueIn({ v, vs: v, vb: v, vd: v }, octetsIn);
+  return { value, type: typeof v === 'bigint' ? 'integer' : typeIn(value) };
 }
 
 function octetsIn(octets: unknown): Uint8Array {
@@ -101,7 +168,7 @@ export function decodeOldJson(body: Uint8Array, base: Path): Entry[] {
   });
 }
 
-/** Writes SenML JSON (RFC 8428), without base names. */
+/** Writes SenML JSON (RFC 8428): resolved records, so without base names and base times (section 4.6). */
 export const encodeSenmlJson = (entries: readonly Entry[], typeOf: TypeOf): Uint8Array =>
   Buffer.from(
     JSON.stringify(
@@ -111,7 +178,7 @@ export const encodeSenmlJson = (entries: readonly Entry[], typeOf: TypeOf): Uint
     ),
   );
 
-/** Writes SenML CBOR (RFC 8428), without base names. */
+/** Writes SenML CBOR (RFC 8428), as `encodeSenmlJson`. */
 export const encodeSenmlCbor = (entries: readonly Entry[], typeOf: TypeOf): Uint8Array =>
   toCbor(
     entries.map((entry) => {
@@ -138,19 +205,43 @@ function fromJson(body: Uint8Array): unknown {
   }
 }
 
-function readRecords(records: readonly unknown[], data: (value: unknown) => Uint8Array): Entry[] {
-  if (records.length > cborLimits.items) throw new PosternError('tooLarge', 'SenML: too many records');
+/** Resolves base names, base times and base values (section 4.6). */
+function readRecords(records: readonly SenmlRecord[], data: (value: unknown) => Uint8Array): Entry[] {
   let base = '';
-  return records.flatMap((each) => {
-    const record = (each ?? {}) as SenmlRecord;
-    if (record.bn !== undefined) base = String(record.bn);
-    const values = [record.v, record.vs, record.vb, record.vd, record.vlo];
-    if (values.every((value) => value === undefined)) return [];
-    const value = valueIn(record, data);
-    const isLink = record.vlo !== undefined;
-    const type: ResourceType = typeof record.v === 'bigint' ? 'integer' : isLink ? 'objlnk' : typeIn(value);
-    return [{ path: parsePath(`${base}${String(record.n ?? '')}`), value, type }];
+  let baseTime: number | undefined;
+  let baseValue: number | bigint = 0;
+  return records.flatMap((record) => {
+    const { bver, bn, bt, bv, n = '', t, v, vs, vb, vd, vlo } = record;
+    if (bver !== undefined && !(Number(bver) <= version)) throw bad('a version above 10');
+    if (bn !== undefined) base = String(bn);
+    if (bt !== undefined) baseTime = secondsIn(bt);
+    if (bv !== undefined) baseValue = numberIn(bv);
+    if ([v, vs, vb, vd, vlo].every((value) => value === undefined)) return [];
+    const value = baseValue !== 0 && v !== undefined ? sumOf(numberIn(v), baseValue) : valueIn(record, data);
+    const type: ResourceType =
+      typeof v === 'bigint' ? 'integer' : vlo === undefined ? typeIn(value) : 'objlnk';
+    const entry = { path: parsePath(`${base}${String(n)}`), value, type };
+    if (t === undefined && baseTime === undefined) return [entry];
+    return [{ ...entry, time: secondsIn((baseTime ?? 0) + (t === undefined ? 0 : secondsIn(t))) }];
   });
+}
+
+function numberIn(value: unknown): number | bigint {
+  const number = value instanceof Date ? value.getTime() / 1000 : value;
+  if (typeof number !== 'bigint' && !Number.isFinite(number)) throw bad('not a number');
+  return number as number | bigint;
+}
+
+/** The sum of two numbers. It is whole where both are. */
+function sumOf(one: number | bigint, other: number | bigint): Value {
+  const isExact = [one, other].every((each) => typeof each === 'bigint' || Number.isSafeInteger(each));
+  return isExact ? narrowed(BigInt(one) + BigInt(other)) : Number(one) + Number(other);
+}
+
+function secondsIn(value: unknown): number {
+  const seconds = Number(numberIn(value));
+  if (Math.abs(seconds) > lastTime) throw bad('not a time');
+  return seconds;
 }
 
 function valueIn({ v: number, vs, vb, vd, vlo }: SenmlRecord, data: (value: unknown) => Uint8Array): Value {
@@ -166,15 +257,15 @@ function valueIn({ v: number, vs, vb, vd, vlo }: SenmlRecord, data: (value: unkn
 }
 
 function recordOf(
-  { path, value }: Entry,
+  { path, value, time }: Entry,
   typeOf: TypeOf,
   data: (octets: Uint8Array) => unknown,
 ): SenmlRecord {
-  const n = pathText(path);
-  if (value instanceof Uint8Array) return { n, vd: data(value) };
-  if (typeof value === 'boolean') return { n, vb: value };
-  if (typeof value === 'number') return { n, v: value };
+  const head = { n: pathText(path), ...(time !== undefined && { t: time }) };
+  if (value instanceof Uint8Array) return { ...head, vd: data(value) };
+  if (typeof value === 'boolean') return { ...head, vb: value };
+  if (typeof value === 'number') return { ...head, v: value };
   const type = typeOf(path);
-  if (isWhole(type)) return { n, v: BigInt(value) };
-  return type === 'objlnk' ? { n, vlo: value } : { n, vs: value };
+  if (isWhole(type)) return { ...head, v: BigInt(value) };
+  return type === 'objlnk' ? { ...head, vlo: value } : { ...head, vs: value };
 }

@@ -78,5 +78,8 @@ export function verifyBootstrap(body: Uint8Array, parameters: string, secrets: B
   const security = parseBootstrapSecurity(parameters);
   const key = security && keyOf(security.protection, secrets);
   if (!security || key === undefined || !sameBytes(security.mac, bootstrapMac(key, body)))
-    throw new PosternError('unauthorized', 'the bootstrap has no valid MAC: is the factory secret, or the PIN, another one at the bootstrap server?');
+    throw new PosternError(
+      'unauthorized',
+      'the bootstrap has no valid MAC: is the factory secret, or the PIN, another one at the bootstrap server?',
+    );
 }

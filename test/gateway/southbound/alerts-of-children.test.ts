@@ -35,6 +35,7 @@ function start(file = ':memory:') {
     ...{ database, inventory, credentials, outbox, gwConfig: config, clock: new HandClock(), events },
     reported: () => {},
     leaving: () => {},
+    came: () => {},
     gone: () => {},
     removed: () => {},
   });

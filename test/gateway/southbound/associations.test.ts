@@ -45,6 +45,7 @@ function start() {
     events,
     reported: () => {},
     leaving: (deviceId) => void leaving.push(deviceId),
+    came: () => {},
     gone: () => {},
     removed: () => {},
   });

@@ -72,6 +72,7 @@ function start(records: readonly DeviceRecord[], setup: Setup = {}) {
     events,
     reported: () => {},
     leaving: () => {},
+    came: () => {},
     gone: () => {},
     removed: () => {},
   });

@@ -71,6 +71,7 @@ function rig(
     isJoined: () => false,
     isServed: (id) => !strangers.has(id),
     isAttached: (id) => attached.has(id),
+    deviceAt: () => undefined,
     isOther: (id) => id === 'dm',
     livesElsewhere: async (id) => elsewhere.has(id),
     originOf: () => 'local',

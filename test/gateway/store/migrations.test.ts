@@ -90,6 +90,7 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'image',
     'image_operation',
     'node',
+    'observation',
     'oscore_sender',
     'outbox',
     'outbox_child',
@@ -100,6 +101,7 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'proven_client',
     'registration',
     'set_aside',
+    'telemetry_report',
     'traffic',
     'undeliverable',
   ]);

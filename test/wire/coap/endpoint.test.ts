@@ -18,6 +18,7 @@ const nothing = {
   exchanges: 0,
   replyBytes: 0,
   pendingRequests: 0,
+  observations: 0,
   working: 0,
   separateResponses: 0,
   multicastResponses: 0,

@@ -76,6 +76,7 @@ const formats = {
   TLV: ContentFormat.LwM2mTlv,
   'SenML JSON': ContentFormat.SenmlJson,
   'SenML CBOR': ContentFormat.SenmlCbor,
+  'LwM2M CBOR': ContentFormat.LwM2mCbor,
 };
 
 describe('LwM2M content (core 1.1, section 7.4)', () => {
@@ -221,7 +222,7 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
       () => encodeContent(ContentFormat.TextPlain, deviceEntries, [3, 0]),
       failsWith('unsupportedFormat'),
     );
-    assert.throws(() => decodeContent(11_544, Buffer.of(0xa0), [3]), failsWith('unsupportedFormat'));
+    assert.throws(() => decodeContent(11_545, Buffer.of(0xa0), [3]), failsWith('unsupportedFormat'));
   });
 
   test('the instance ID of a Create without resources is read', () => {

@@ -31,6 +31,7 @@ import {
   protectRequest,
   protectResponse,
 } from './messages.ts';
+import { OpenedNotifications } from './notifications.ts';
 import { pivOf, sequenceOf } from './option.ts';
 
 export interface OscoreParts {
@@ -191,7 +192,9 @@ export class Oscore implements Protection {
       content = openResponse(context.keys, request, said);
       return content !== undefined;
     };
-    const first = await send({ ...outgoing, ...message, believes });
+    const { observation } = outgoing;
+    const taker = observation && new OpenedNotifications(context, request, observation);
+    const first = await send({ ...outgoing, ...message, believes, ...(taker && { observation: taker }) });
     const { identity } = context.owner;
     if (!hasOscore(first))
       throw new PosternError(
@@ -199,11 +202,12 @@ export class Oscore implements Protection {
         `${identity} answered ${codeText(first.code)} without protection`,
       );
     // A proxy may have divided the response. The requests for the later parts have no payload.
+    const { observation: _, ...plainly } = outgoing;
     const later = (extra: OutgoingRequest['options']) =>
-      send({ ...outgoing, ...message, options: sorted([...message.options, ...extra]), payload: noBytes });
+      send({ ...plainly, ...message, options: sorted([...message.options, ...extra]), payload: noBytes });
     const { payload } = await collect(later, first, mostBytes);
     content ??= openResponse(context.keys, request, { ...first, payload });
-    const isUnexpected = content && hasOption(content.options, Option.Observe);
+    const isUnexpected = content && !observation && hasOption(content.options, Option.Observe);
     if (!content || isUnexpected)
       throw new PosternError('malformed', `the response of ${identity} does not verify`);
     const critical = unacceptableOption(content.options);
