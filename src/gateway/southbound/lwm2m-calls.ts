@@ -16,7 +16,7 @@ import type { DeviceLocator } from './device-locator.ts';
 /** The fields of a registration that are needed to send requests to a client. */
 export type LwM2mClient = Pick<
   Registration,
-  'deviceId' | 'address' | 'port' | 'heardOn' | 'version' | 'root' | 'formats'
+  'deviceId' | 'address' | 'port' | 'heardOn' | 'version' | 'root' | 'formats' | 'keyed'
 >;
 
 /** Sees to it that requests reach the client that they are meant for. */
@@ -49,7 +49,7 @@ const unacceptable: ReadonlySet<number> = new Set([
 export class LwM2mCalls {
   readonly #call: DeviceLocator['call'];
   readonly #guard: LwM2mGuard | undefined;
-  readonly #partyOf: (deviceId: string) => string | undefined;
+  readonly #partyOf: (client: LwM2mClient) => string | undefined;
   /** Content format of the last write that each client accepted. */
   readonly #taken = new BoundedMap<string, number>(remembered);
 
@@ -60,7 +60,7 @@ export class LwM2mCalls {
   constructor(
     call: DeviceLocator['call'],
     guard?: LwM2mGuard,
-    partyOf: (deviceId: string) => string | undefined = () => undefined,
+    partyOf: (client: LwM2mClient) => string | undefined = () => undefined,
   ) {
     this.#call = call;
     this.#guard = guard;
@@ -219,8 +219,8 @@ export class LwM2mCalls {
 
   async #exchange(client: LwM2mClient, path: Path, request: Request): Promise<CoapAnswer> {
     this.#guard?.check(client);
-    const { deviceId, address, port, heardOn, root } = client;
-    const { timeout = usualTimeout, party = this.#partyOf(deviceId), ...rest } = request;
+    const { address, port, heardOn, root } = client;
+    const { timeout = usualTimeout, party = this.#partyOf(client), ...rest } = request;
     const isOwed = this.#guard === undefined;
     const call = { ...rest, path: [...root, ...path.map(String)], timeout, isOwed, party };
     return await this.#call(address, port, call, heardOn);
