@@ -17,7 +17,7 @@ import type { DeviceAddresses, PeerAddress } from './southbound/device-addresses
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { Joins } from './southbound/joins.ts';
 import { type LwM2mBootstrapParts, LwM2mBootstrapServer } from './southbound/lwm2m-bootstrap-server.ts';
-import { LwM2mCalls } from './southbound/lwm2m-calls.ts';
+import { LwM2mCalls, type LwM2mClient } from './southbound/lwm2m-calls.ts';
 import { LwM2mObserver } from './southbound/lwm2m-observer.ts';
 import { LwM2mReporting } from './southbound/lwm2m-reporting.ts';
 import type { Observer } from './southbound/observer.ts';
@@ -82,8 +82,8 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     const isAttached = (deviceId: string) => isAdapted(inventory, deviceId);
     const call: DeviceLocator['call'] = (...args) => locator.call(...args);
     // Whoever has a key is asked by it alone. At its address somebody else may answer in clear.
-    const partyOf = (deviceId: string) =>
-      isKeyed(deviceId) || joins.has(deviceId, 'LwM2M') ? deviceId : undefined;
+    const partyOf = ({ deviceId, keyed }: LwM2mClient) =>
+      keyed || isKeyed(deviceId) || joins.has(deviceId, 'LwM2M') ? deviceId : undefined;
     const calls = new LwM2mCalls(call, undefined, partyOf);
     this.#identity = new ClientIdentity({
       registrations,
@@ -91,8 +91,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       addresses,
       arrivals,
       isInReach: (client) => locator.isInReach(client),
-      isSafe: (client) =>
-        partyOf(client.deviceId) === undefined || locator.isProtected(client, client.deviceId),
+      isSafe: (client) => partyOf(client) === undefined || locator.isProtected(client, client.deviceId),
       calls,
       heard: (deviceId, from) => signals.heard(deviceId, from),
       found: (deviceId, finding) => signals.found(deviceId, finding),

@@ -49,7 +49,9 @@ let arrive: (datagram: Buffer) => void = () => {};
 transport.open('', {
   endpoint,
   send: (datagram) => arrive(datagram),
-  received: (content, address, port) => endpoint.receive(content, address, port),
+  received: (content, remote) => {
+    if (endpoint.admits(content, remote)) endpoint.take(content, remote);
+  },
 });
 
 /** Opens an association with the client of this number, which sends a ping and is forgotten. */

@@ -48,7 +48,9 @@ const endpoint = new CoapEndpoint({
 transport.open('', {
   endpoint,
   send: (datagram, port, address) => socket.send(datagram, port, address),
-  received: (content, address, port) => endpoint.receive(content, address, port),
+  received: (content, remote) => {
+    if (endpoint.admits(content, remote)) endpoint.take(content, remote);
+  },
 });
 socket.on('message', (datagram, { address, port }) => transport.receive(datagram, address, port, ''));
 socket.bind(0, '127.0.0.1');

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { factory, gatewayOf, id, Party } from './lwm2m-party.ts';
 
+type Site = Awaited<ReturnType<typeof gatewayOf>>;
+
 /** Whether a datagram is of CoAP in clear. */
 const isPlain = (bytes: Buffer) => bytes[0]! >> 6 === 1;
 
@@ -35,3 +37,34 @@ test('a client that has a key is asked through its association, and never in cle
   const heard = [...client.end.captured.slice(toClient), ...again.end.captured];
   assert.equal(heard.filter(({ bytes }) => isPlain(bytes)).length, 0);
 });
+
+for (const [what, changes, end] of [
+  [
+    'that the configuration does not list any more',
+    {},
+    ({ gateway, config }: Site) =>
+      gateway.reload(() => ({ ...config, lwm2m: { ...config.lwm2m!, device: [] } })),
+  ],
+  [
+    'whose keys have ended',
+    {},
+    ({ parts }: Site) => parts.state.database.transaction(() => parts.state.credentials.delete(id)),
+  ],
+] as const)
+  test(`a client ${what} is not asked in clear either`, { timeout: 60_000 }, async () => {
+    const site = await gatewayOf(changes);
+    const { gateway, events, port } = site;
+    await using _gateway = gateway;
+    await using blank = await Party.open(port, factory);
+    const issued = await blank.pack();
+    await using client = await Party.open(port, issued);
+    assert.equal(await client.register(), '2.01');
+    await events.until('registration.proven', { device: id });
+    const toClient = client.end.captured.length;
+    end(site);
+    await events.until('dtls.closed', { identity: issued.identity });
+    const order = gateway.manage(id, [{ name: 'Get', uri: './3/0/0' }], 1500);
+    await assert.rejects(order, { code: 'timeout' });
+    const heard = client.end.captured.slice(toClient);
+    assert.equal(heard.filter(({ bytes }) => isPlain(bytes)).length, 0);
+  });

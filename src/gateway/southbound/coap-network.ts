@@ -312,20 +312,20 @@ export class CoapNetwork implements AsyncDisposable {
         ...(limits && { limits }),
       });
       const binding: Binding = { ...local, socket, endpoint };
-      const receive: Receive = guarded(events, 'coap-datagram', (octets: Buffer, remote: Remote) =>
-        endpoint.take(octets, remote),
-      );
-      const received = (octets: Buffer, from: string, fromPort: number) => {
+      const receive: Receive = guarded(events, 'coap-datagram', (octets: Buffer, remote: Remote) => {
+        // What has waited while its association ended is not handled any more.
+        if (!transport || transport.has(remote.key)) endpoint.take(octets, remote);
+      });
+      const received = (octets: Buffer, remote: Remote) => {
         // What is not admitted must not wait in front of what is.
-        const remote = endpoint.admits(octets, from, fromPort);
-        if (remote) this.#arrivals.take(receive, octets, remote);
+        if (endpoint.admits(octets, remote)) this.#arrivals.take(receive, octets, remote);
       };
       transport?.open(address, { send, received, endpoint });
       socket.on(
         'message',
         guarded(events, 'coap-datagram', (octets: Buffer, from: { address: string; port: number }) => {
           if (transport) transport.receive(octets, from.address, from.port, address);
-          else received(octets, from.address, from.port);
+          else received(octets, endpoint.remoteOf(from.address, from.port));
         }),
       );
       socket.on('error', (error) => {

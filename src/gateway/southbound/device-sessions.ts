@@ -180,7 +180,8 @@ export class DeviceSessions {
       mediaType: mediaTypeOf(contentFormat) ?? '',
       hmac: hmac && Buffer.from(hmac).toString(),
       way: 'coap',
-      associations: [`${remote.key} ${local.bound}`],
+      // OSCORE does not protect the address: what comes in clear from there is another association.
+      associations: [`${remote.key} ${remote.identity ?? ''} ${local.bound}`],
       address: coapUri(remote.address, remote.port),
       identity: remote.identity,
       from: { address: remote.address, port: remote.port, heardOn: local.bound },

@@ -22,7 +22,7 @@ import type { DeviceLocator } from './device-locator.ts';
 /** The fields of a registration that are needed to send requests to a client. */
 export type LwM2mClient = Pick<
   Registration,
-  'deviceId' | 'address' | 'port' | 'heardOn' | 'version' | 'root' | 'formats'
+  'deviceId' | 'address' | 'port' | 'heardOn' | 'version' | 'root' | 'formats' | 'keyed'
 >;
 
 /** Sees to it that requests reach the client that they are meant for. */
@@ -55,7 +55,7 @@ export const unacceptable: ReadonlySet<number> = new Set([
 export class LwM2mCalls {
   readonly #call: DeviceLocator['call'];
   readonly #guard: LwM2mGuard | undefined;
-  readonly #partyOf: (deviceId: string) => string | undefined;
+  readonly #partyOf: (client: LwM2mClient) => string | undefined;
   /** Content format of the last write that each client accepted. */
   readonly #taken = new BoundedMap<string, number>(remembered);
 
@@ -66,7 +66,7 @@ export class LwM2mCalls {
   constructor(
     call: DeviceLocator['call'],
     guard?: LwM2mGuard,
-    partyOf: (deviceId: string) => string | undefined = () => undefined,
+    partyOf: (client: LwM2mClient) => string | undefined = () => undefined,
   ) {
     this.#call = call;
     this.#guard = guard;
@@ -269,8 +269,8 @@ export class LwM2mCalls {
   /** Sends a request to a path of a client, and resolves with its answer, whatever the code. */
   async exchange(client: LwM2mClient, path: Path, request: Lwm2mRequest): Promise<CoapAnswer> {
     this.#guard?.check(client);
-    const { deviceId, address, port, heardOn, root } = client;
-    const { timeout = usualTimeout, party = this.#partyOf(deviceId), ...rest } = request;
+    const { address, port, heardOn, root } = client;
+    const { timeout = usualTimeout, party = this.#partyOf(client), ...rest } = request;
     const isOwed = this.#guard === undefined;
     const call = { ...rest, path: [...root, ...path.map(String)], timeout, isOwed, party };
     return await this.#call(address, port, call, heardOn);

@@ -137,6 +137,7 @@ export class RegistrationServer implements AsyncDisposable {
       ...rest,
       ...objects,
       ...(proven && { proven }),
+      ...(remote.identity !== undefined && { keyed: true }),
     };
     this.#pending.add(registration, registrations.get(endpoint)?.location, payload.length);
     events.emit('registration.taken', { device: endpoint, peer, version: rest.version });
@@ -164,6 +165,7 @@ export class RegistrationServer implements AsyncDisposable {
       ...(binding !== undefined && { binding }),
       queueMode: given.has('Q') || (binding === undefined ? known.queueMode : binding.includes('Q')),
       ...(payload.length > 0 && keepFormats(readObjects(payload), known)),
+      ...(remote.identity !== undefined && { keyed: true }),
     };
     const { deviceId, location, address, port, heardOn } = known;
     const hasMoved = remote.address !== address || remote.port !== port || heardOn !== local.bound;

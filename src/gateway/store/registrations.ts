@@ -32,6 +32,8 @@ export interface Registration {
   readonly formats: readonly number[];
   /** The client proved by a key or certificate that this name is its own when it registered. */
   readonly proven?: boolean;
+  /** It came, or was updated, by a key of the client. From then on nothing goes to the client in clear, whatever becomes of the key. */
+  readonly keyed?: boolean;
 }
 
 /**
@@ -179,6 +181,7 @@ const registrationBody = v.looseObject({
   paths: v.array(v.array(integer)),
   formats: v.array(integer),
   proven: v.exactOptional(v.boolean()),
+  keyed: v.exactOptional(v.boolean()),
 });
 
 const provenTable: ReadableTable<string> = {

@@ -182,20 +182,16 @@ export class CoapEndpoint {
    */
   receive(datagram: Buffer, address: string, port: number, multicast = false): void {
     if (!multicast) {
-      const remote = this.admits(datagram, address, port);
-      if (remote) this.take(datagram, remote);
+      const remote = this.#peers.remoteOf(address, port);
+      if (this.admits(datagram, remote)) this.take(datagram, remote);
     } else if (!this.#stopped && port !== 0 && this.#entry.admitsMulticast(address))
       this.#reception.takeMulticast(datagram, this.#peers.remoteOf(address, port));
   }
 
-  /**
-   * Whether a datagram is looked at. Then its remote is returned, and the datagram is to be passed to `take`. It may wait in
-   * between.
-   */
-  admits(datagram: Buffer, address: string, port: number): Remote | undefined {
-    if (this.#stopped || port === 0) return undefined;
-    const remote = this.#peers.remoteOf(address, port);
-    return this.#entry.admits(datagram, remote, this.#peers.get(remote)) ? remote : undefined;
+  /** Whether a datagram is looked at. Then it is to be passed to `take`. It may wait in between. */
+  admits(datagram: Buffer, remote: Remote): boolean {
+    if (this.#stopped || remote.port === 0) return false;
+    return this.#entry.admits(datagram, remote, this.#peers.get(remote));
   }
 
   /** Takes in a datagram that was admitted. */
@@ -260,8 +256,13 @@ export class CoapEndpoint {
    * @throws {PosternError} `full` and `unavailable`, which say nothing of the peer (`Pings`)
    */
   async ping(address: string, port: number, timeout: number): Promise<boolean> {
+    return await this.pingTo(this.#peers.remoteOf(address, port), timeout);
+  }
+
+  /** As `ping`, through the association of this remote. Another peer may have one at the same address. */
+  async pingTo(remote: Remote, timeout: number): Promise<boolean> {
     if (this.#stopped) throw new PosternError('unavailable', 'the CoAP endpoint stopped');
-    return await this.#pings.ping(this.#peers.of(this.#peers.remoteOf(address, port)), timeout);
+    return await this.#pings.ping(this.#peers.of(remote), timeout);
   }
 
   /** Counts an error for which no request waits. */

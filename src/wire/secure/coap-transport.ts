@@ -60,8 +60,11 @@ export interface CoapTransportParts {
 export interface SecureSocket {
   /** Sends one datagram. */
   readonly send: (datagram: Buffer, port: number, address: string) => void;
-  /** Gets the content of each record, which is a datagram of CoAP. */
-  readonly received: (content: Buffer, address: string, port: number) => void;
+  /**
+   * Gets the content of each record, which is a datagram of CoAP, and whose association it came through. The address does not say
+   * that: several peers may have associations at one address and port.
+   */
+  readonly received: (content: Buffer, remote: Remote) => void;
   /** The CoAP endpoint above the transport. */
   readonly endpoint: CoapEndpoint;
 }
@@ -191,6 +194,11 @@ export class CoapTransport {
     return remoteOf(association) ?? { address, port, key: remoteKey(address, port) };
   }
 
+  /** Whether the association of a peer with this key has not ended. */
+  has(key: string): boolean {
+    return this.#byKey.has(key);
+  }
+
   /** Whether there is an association with the peer at this address and port. */
   reaches(address: string, port: number): boolean {
     return this.#dtls.at(address, port) !== undefined;
@@ -268,7 +276,7 @@ export class CoapTransport {
       this.#probe(association);
       if (!isEmpty(content, Type.RST)) return;
     }
-    socket.received(content, remote.address, remote.port);
+    socket.received(content, remote);
   }
 
   #socketOf({ place, candidate }: Association): SecureSocket | undefined {
@@ -278,8 +286,9 @@ export class CoapTransport {
   /** Pings the peer once. Its answer confirms its new place, and that a restored association is fresh. */
   #probe(association: Association): void {
     const socket = this.#socketOf(association);
-    const { candidate, place } = association;
-    if (!socket || this.#probing.has(association)) return;
+    const { candidate } = association;
+    const remote = remoteOf(association);
+    if (!socket || !remote || this.#probing.has(association)) return;
     if (this.#probing.size >= mostProbes) {
       this.#toProbe.add(association);
       return;
@@ -288,7 +297,7 @@ export class CoapTransport {
     this.#probing.add(association);
     void background(this.#parts.events, 'coap-datagram', async () => {
       // A ping that could not be sent says nothing. The next record leads to another one.
-      const isThere = await socket.endpoint.ping(place.address, place.port, probeTime).catch(() => false);
+      const isThere = await socket.endpoint.pingTo(remote, probeTime).catch(() => false);
       this.#probing.delete(association);
       for (const next of this.#toProbe) {
         this.#toProbe.delete(next);

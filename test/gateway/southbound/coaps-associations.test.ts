@@ -55,6 +55,8 @@ class Rig {
   wrap = (store: AssociationStore): AssociationStore => store;
   transport!: CoapTransport;
   endpoint!: CoapEndpoint;
+  /** Who sent them. */
+  readonly askers: string[] = [];
   /** Called when the gateway handles a request. */
   whenHandled = () => {};
   /** Numbers of requests that the gateway handled. */
@@ -138,6 +140,7 @@ class Rig {
       handler: ({ payload, remote }) => {
         const asked = Buffer.from(payload).toString();
         this.handled.push(asked);
+        this.askers.push(remote.identity ?? '');
         this.whenHandled();
         if (asked.startsWith('large')) return reply(Code.Content, { payload: 'x'.repeat(1000) });
         return reply(Code.Content, { payload: `${remote.identity} at ${remote.address}` });
@@ -148,14 +151,16 @@ class Rig {
     });
     transport.open(local, {
       endpoint: this.endpoint,
-      received: (content, address, port) => this.endpoint.receive(content, address, port),
+      received: (content, remote) => {
+        if (this.endpoint.admits(content, remote)) this.endpoint.take(content, remote);
+      },
       send: (bytes, port, address) => {
         if (transport !== this.transport) return;
         const to = { address, port };
         this.sent.push({ to, bytes });
         const isHere = address === this.place.address && port === this.place.port;
-        const socket = isHere ? this.device : this.#further.get(port);
-        this.#queue.push(() => socket?.receive(bytes, gatewayAt));
+        for (const socket of [isHere ? this.device : undefined, this.#further.get(port)])
+          this.#queue.push(() => socket?.receive(Buffer.from(bytes), gatewayAt));
       },
     });
   }
@@ -184,7 +189,7 @@ class Rig {
   }
 
   /** Opens an association by a further socket of the device, at this port. `asks` sends a request and returns whether it was handled. */
-  async further(port: number) {
+  async further(port: number, identity = 'device') {
     const at = { address: this.place.address, port };
     const socket: DtlsEndpoint = new DtlsEndpoint({
       clock: this.clock,
@@ -196,7 +201,7 @@ class Rig {
       },
     });
     this.#further.set(port, socket);
-    const done = socket.connect(gatewayAt, { identity: 'device', key });
+    const done = socket.connect(gatewayAt, { identity, key });
     await this.settle();
     const { association } = await done;
     this.clock.advance(5000);
@@ -791,6 +796,39 @@ describe('a device with several sockets', () => {
     rig.start();
     assert.equal(associations(rig), 2);
   });
+});
+
+test('who sends a device on from its own address and port does not speak in the name of the device', async () => {
+  const rig = new Rig();
+  rig.keys = { device: key, thief: key };
+  const { port } = rig.place;
+  const { asks } = await rig.further(port, 'thief');
+  assert.ok(await asks());
+  // The thief sends the datagrams of the device on, to and fro.
+  await rig.connect();
+  assert.equal(await rig.ask('of the device'), 'device at 192.0.2.2');
+  await asks();
+  assert.ok(
+    !rig.handled.some((text, at) => text.startsWith(`${port}`) && rig.askers[at] !== 'thief'),
+    rig.askers.join(),
+  );
+  assert.equal(await rig.ask('of the device again', 10), 'device at 192.0.2.2');
+});
+
+test('a device does not move by the answer of another one that has an association at its address and port', async () => {
+  const rig = new Rig();
+  rig.keys = { device: key, thief: key };
+  await rig.connect();
+  assert.equal(await rig.ask('a'), 'device at 192.0.2.2');
+  const { asks } = await rig.further(rig.place.port, 'thief');
+  assert.ok(await asks());
+  rig.isCut = true;
+  await rig.ask('b');
+  rig.deliver(rig.asked.at(-1)!, { address: '203.0.113.5', port: 9 });
+  await rig.settle();
+  rig.clock.advance(5000);
+  await rig.settle();
+  assert.equal(rig.events.count('dtls.moved'), 0);
 });
 
 test('an association that was stored before an identity could have several goes on, and has one row', async () => {

@@ -100,7 +100,9 @@ class Crowd {
     });
     transport.open(gatewayAt.local, {
       endpoint,
-      received: (content, address, port) => endpoint.receive(content, address, port),
+      received: (content, remote) => {
+        if (endpoint.admits(content, remote)) endpoint.take(content, remote);
+      },
       send: (bytes, _port, address) => {
         if (transport === this.#transport)
           this.#queue.push(() => this.#at(address).dtls.receive(bytes, gatewayAt));

@@ -67,13 +67,16 @@ function startSessions(isPlainAllowed = false) {
     endpoint: () => endpoint,
   };
   const post = sessions.resource(local).methods.POST!;
-  const send = async (sessionId: string, from: number, address = '192.0.2.7') => {
-    const remote = { address, port: from, key: `${address} ${from}` };
-    const payload = encodeMessage(client(nonces, { sessionId }).start(), MediaType.Xml);
+  /** A message over CoAP from an address and port; `identity` where OSCORE protects it. */
+  const overCoap = async (said: SyncmlMessage, port: number, address = '192.0.2.7', identity?: string) => {
+    const remote = { address, port, key: `${address} ${port}`, ...(identity !== undefined && { identity }) };
+    const payload = encodeMessage(said, MediaType.Xml);
     const message = messageOf({ code: Code.POST, options: [uint(Option.ContentFormat, 65001)] });
     const answer = (await post(new CoapRequest(remote, message, false, payload, account()))) as Reply;
     return decodeMessage(answer.payload, MediaType.Xml);
   };
+  const send = (sessionId: string, from: number, address?: string) =>
+    overCoap(client(nonces, { sessionId }).start(), from, address);
   /** A message of anyone, over CoAP or HTTP. Returns the answer, or the error. */
   const anyone = async (message: SyncmlMessage, from: Partial<ArrivedPackage> = {}) => {
     const body = encodeMessage(message, MediaType.Xml);
@@ -90,7 +93,18 @@ function startSessions(isPlainAllowed = false) {
     return { size: answer.body.length, message: decodeMessage(answer.body, MediaType.Xml) };
   };
   const device = (sessionId: string, more = startNonces()) => client(more, { sessionId });
-  return { clock, events, sessions, send, anyone, nonces, credentials, device, attached: () => attached };
+  return {
+    clock,
+    events,
+    sessions,
+    send,
+    overCoap,
+    anyone,
+    nonces,
+    credentials,
+    device,
+    attached: () => attached,
+  };
 }
 
 /** What anyone may send in the name of a device. */
@@ -383,6 +397,17 @@ test('a session ends with 404 at once when its device is detached', async () => 
   sessions.detached(deviceId);
   const failed = await events.until('session.failed', { device: deviceId });
   assert.deepEqual([failed.fields.status, sessions.size, attached(), clock.timers], [404, 0, 0, 0]);
+});
+
+test('a message without a credential, in clear from the address and port of a session over OSCORE, is not taken', async () => {
+  const { overCoap, device, nonces, attached } = startSessions(true);
+  const own = device('9', nonces);
+  const next = (await own.receive(await overCoap(own.start(), 1, '192.0.2.7', deviceId)))!;
+  const forged = { ...next, header: { ...next.header, cred: undefined } } as unknown as SyncmlMessage;
+  assert.match(statusesOf(await overCoap(forged, 1))[0] ?? '', /^SyncHdr 407$/);
+  assert.equal(attached(), 0);
+  await overCoap(next, 1, '192.0.2.7', deviceId);
+  assert.equal(attached(), 1);
 });
 
 describe('an account that a DM server has given with a key', () => {
