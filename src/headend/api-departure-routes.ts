@@ -42,7 +42,6 @@ type TransferTable = v.InferOutput<typeof transferTable>;
 const transferBody = v.pipe(
   transferTable,
   together<TransferTable>('cert', 'key'),
-
   together<TransferTable>('username', 'password'),
 );
 
