@@ -88,7 +88,11 @@ export class DmClient implements AsyncDisposable {
         parts.outbox.mayHaveOthers ||
         parts.telemetry?.hasOthers(parts.serverId) === true,
       isCalled: (server) => this.#asked.has(server) || this.#contacts.has(server),
-      isUrgent: () => this.#batches.isReduced(parts.serverId) || parts.outbox.hasOtherThan(deviceKinds),
+      // Reports have gathered their values already.
+      isUrgent: () =>
+        this.#batches.isReduced(parts.serverId) ||
+        parts.outbox.hasOtherThan(deviceKinds) ||
+        parts.telemetry?.servers().includes(parts.serverId) === true,
       run: (server) => this.#hasFailed(server),
     });
     this.#messageLimit = new MessageLimit(parts.clock, () => parts.upstream.largestBody);
