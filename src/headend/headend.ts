@@ -324,7 +324,8 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   const sessionRequests = new SessionRequests({ ...base, notifier, sessionTimeout });
   const triggeredSessions = new TriggeredSessions(base);
   const gatewayOperations = new GatewayOperations({ ...base, notifier, sessionRequests, triggeredSessions });
-  const sessionOrders = new SessionOrders({ ...base, sessionRequests });
+  const { patience } = config.headend;
+  const sessionOrders = new SessionOrders({ ...base, sessionRequests, patience });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
   const handovers = new Handovers({
     ...base,
@@ -401,6 +402,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   stack.use(downlink);
   stack.defer(() => sessions.stop());
   stack.defer(() => triggeredSessions.stop());
+  stack.defer(() => sessionOrders.stop());
   return {
     ...base,
     settings,
