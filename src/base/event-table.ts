@@ -231,7 +231,7 @@ export const eventTable = {
   'notification.delivered': info.byPeer<'device' | 'server', never, { code: string }>(),
   'notification.denied': warn.byPeer<'server' | 'reason' | 'refused', 'device'>(),
   'notification.failed': warn.byPeer<'gateway' | 'reason'>(),
-  'notification.no-address': warn.byPeer<'device' | 'server'>(),
+  'notification.no-address': warn.byPeer<'device' | 'server' | 'reason'>(),
   'notification.refused': warn.byPeer<'server'>(),
   'notification.rejected': warn.byPeer<'device' | 'server', never, { code: string }>(),
   'notification.resync': warn.byPeer<'device' | 'gateway'>(),

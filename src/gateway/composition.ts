@@ -3,6 +3,7 @@ import { type Clock, SystemClock } from '../base/clock.ts';
 import { hasTls } from '../base/config.ts';
 import { DiskRoom } from '../base/disk-room.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
+import { PosternError } from '../base/errors.ts';
 import { EventCounter, type Events } from '../base/events.ts';
 import { hashedName } from '../base/hashed-name.ts';
 import type { SetAside } from '../base/rows.ts';
@@ -315,7 +316,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     tickets,
     vocabulary,
     state,
-    expected: expectedDevices(credentials, locator, events, config.oscore !== undefined),
+    expected: expectedDevices({
+      credentials,
+      locator,
+      addresses,
+      events,
+      hasOscore: config.oscore !== undefined,
+    }),
     associations,
     authorisation,
     locator,
@@ -428,7 +435,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     const { serverId } = decodeNotification(package0);
     authorisation.demand(serverId, deviceId === undefined ? 'wake-gateway' : 'wake-device', deviceId);
     if (deviceId === undefined) dmClient.notified(package0);
-    else await management.deliver(deviceId, serverId, package0);
+    else return await management.told(deviceId, serverId, package0);
+    return undefined;
   };
   const uplinkListener: UplinkListener = {
     notified,
@@ -490,6 +498,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     credentials,
     database: state.database,
     locator,
+    addresses,
     livesElsewhere: (...args) => questions.livesElsewhere(...args),
     sessions,
     transparent,
@@ -499,7 +508,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       parent &&
       notificationResource(
         ({ remote }) => parent.isParent(remote),
-        (deviceId, package0) => notified(deviceId, '', package0),
+        async (deviceId, package0) => {
+          const reason = await notified(deviceId, '', package0);
+          if (reason !== undefined) throw new PosternError('notFound', reason);
+        },
       ),
     image: (name) => objects.images.ready(name),
     tickets,

@@ -16,6 +16,7 @@ import { httpSettings } from './settings.ts';
 import { type AccessParts, restricted } from './southbound/access.ts';
 import { BootstrapServer, type BootstrapServerParts } from './southbound/bootstrap-server.ts';
 import type { Compose, LocalEndpoint } from './southbound/coap-network.ts';
+import type { DeviceAddresses } from './southbound/device-addresses.ts';
 import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { DeviceSessions } from './southbound/device-sessions.ts';
 import { HttpBinding } from './southbound/http-binding.ts';
@@ -33,6 +34,7 @@ export interface GatewayResourcesParts {
   readonly credentials: Credentials;
   readonly database: Database;
   readonly locator: DeviceLocator;
+  readonly addresses: Pick<DeviceAddresses, 'heardOverHttp'>;
   /** Whether the attached device with an ID is at an address other than this one. */
   readonly livesElsewhere: BootstrapServerParts['livesElsewhere'];
   readonly sessions: DeviceSessions;
@@ -123,6 +125,7 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
       guard,
       admission: parts.admission,
       forward: (up) => transparent.forward(up),
+      heard: (deviceId, uri) => parts.addresses.heardOverHttp(deviceId, uri),
       settled: () => database.settled(),
       events,
     });

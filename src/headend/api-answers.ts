@@ -63,15 +63,15 @@ const orderFields = {
   correlator,
   state: described(
     v.picklist(orderStates),
-    'sending: accepted here, not answered yet. running: the party goes on with it; a bootstrap waits for the next session of the device. done: it has ended, and the result says how. failed: it ended with the error in status and reason. unknown: nobody can say whether the party did it; a result that arrives later changes this',
+    'sending: accepted here, not answered yet; with a reason, it waits until the device comes by itself, until due at most. running: the party goes on with it; a bootstrap waits for the next session of the device. done: it has ended, and the result says how. failed: it ended with the error in status and reason. unknown: nobody can say whether the party did it; a result that arrives later changes this',
   ),
   accepted: time('When this server accepted it'),
-  due: v.exactOptional(time('The gateway ends it at this time at the latest')),
+  due: v.exactOptional(time('It ends at this time at the latest')),
   ended: v.exactOptional(time('When it ended, or when this server gave up')),
   status: v.exactOptional(
     dmStatus('DM status of the error or of the bootstrap; for an image the result code of FUMO'),
   ),
-  reason: v.exactOptional(text('Why it failed or is unknown, for a person')),
+  reason: v.exactOptional(text('Why it failed, is unknown, or waits for the device, for a person')),
   problem: v.exactOptional(
     text(
       'While it is running: what its gateway says is wrong with it, such as a data budget that is used up or a download that fails. The order may wait for that',

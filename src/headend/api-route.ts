@@ -22,6 +22,17 @@ interface RouteDescription<
   readonly status: 200 | 202;
   /** Schema of the JSON body of the answer. */
   readonly answers: Answer;
+  /** Schema of the answer 202 of a route with status 200, where the work goes on after the answer: see `Later`. */
+  readonly later?: v.GenericSchema;
+}
+
+/** What a handler returns in place of its answer when the work goes on after it. */
+export class Later {
+  readonly body: unknown;
+
+  constructor(body: unknown) {
+    this.body = body;
+  }
 }
 
 /** One function of the API. */
@@ -70,7 +81,7 @@ export function route<
     readonly handle: (
       headend: Headend,
       request: CheckedRequest<Path, Query, Body>,
-    ) => NoInfer<v.InferInput<Answer>> | Promise<NoInfer<v.InferInput<Answer>>>;
+    ) => NoInfer<v.InferInput<Answer>> | Promise<NoInfer<v.InferInput<Answer>> | Later>;
   },
 ): Route;
 export function route({

@@ -17,7 +17,7 @@ import {
 import { departureRoutes } from './api-departure-routes.ts';
 import { enrolmentRoutes } from './api-enrolment-routes.ts';
 import { operationRoutes } from './api-operation-routes.ts';
-import { type Route, route } from './api-route.ts';
+import { Later, type Route, route } from './api-route.ts';
 import { assignmentBody, pageQuery, sessionBody } from './api-schemas.ts';
 import { telemetryRoutes } from './api-telemetry-routes.ts';
 import type { Headend } from './headend.ts';
@@ -38,10 +38,15 @@ interface SessionRequest {
 /** Handles the request for a session with a gateway or a device. */
 const manage =
   (kind: Party['kind']) =>
-  async (headend: Headend, { parameters: { id }, body }: SessionRequest) => ({
-    id,
-    ...(await headend.sessionOrders.run(kind, id, body.operations ?? identifyOperations)),
-  });
+  async (headend: Headend, { parameters: { id }, body }: SessionRequest) => {
+    const { correlator, operations } = await headend.sessionOrders.run(
+      kind,
+      id,
+      body.operations ?? identifyOperations,
+    );
+    if (operations) return { id, correlator, operations };
+    return new Later(orderView(headend, existing(headend.orders.find(correlator), `order ${correlator}`)));
+  };
 
 /** An assignment, with the bootstrap that it asks for. */
 function assignmentView(headend: Headend, device: string) {
@@ -102,10 +107,11 @@ const partyRoutes: readonly Route[] = [
     method: 'POST',
     path: '/devices/{id}/sessions',
     summary:
-      'Asks a device for a session through its gateway and does operations in it; without operations, reads its DevInfo',
+      'Asks a device for a session through its gateway and does operations in it; without operations, reads its DevInfo. 202 for a device that cannot be asked, such as a client that polls over HTTP: they wait until it comes by itself, for `headend.patience` seconds at most',
     body: sessionBody,
     status: 200,
     answers: sessionAnswer,
+    later: orderAnswer,
     handle: manage('device'),
   }),
   route({

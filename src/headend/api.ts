@@ -14,7 +14,7 @@ import { safeJson } from '../base/safe-text.ts';
 import { uriHost } from '../base/uri-host.ts';
 import { ApiGuard } from './api-guard.ts';
 import type { ApiIdentity } from './api-identity.ts';
-import { matchPath, type Route } from './api-route.ts';
+import { Later, matchPath, type Route } from './api-route.ts';
 import { routes } from './api-routes.ts';
 import type { ApiToken } from './api-token.ts';
 import type { HeadendConfig } from './config.ts';
@@ -158,7 +158,7 @@ export class HeadendApi implements AsyncDisposable {
       readBody: () => readJson(request),
     });
     await this.#parts.headend.settled();
-    return { status: route.status, body };
+    return body instanceof Later ? { status: 202, body: body.body } : { status: route.status, body };
   }
 }
 

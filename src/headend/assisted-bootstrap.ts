@@ -67,7 +67,7 @@ export async function* bootstrapToGateway(
     peer: { name: gateway, secret: expected.serverSecret, nonce: expected.serverNonce },
     // The session with the device may be readable on its way, so the key itself is not sent.
     ...(expected.transport &&
-      (isForOscore(derived.identity) || address.startsWith('coaps:')) && { transport: derived }),
+      address.startsWith(isForOscore(derived.identity) ? 'coap' : 'coaps:') && { transport: derived }),
   });
   const addAccount: Operation = {
     name: 'Add',

@@ -86,6 +86,10 @@ const headendTables = v.strictObject({
       v.optional(integerBetween(1, 600), 60),
       'Seconds for a device to open a requested session',
     ),
+    patience: described(
+      v.optional(integerBetween(1, 2_592_000), 86_400),
+      'Seconds that the operations of the API wait for a device that cannot be asked for a session, and comes by itself',
+    ),
     'gateway-rate': described(
       v.optional(integerBetween(1, 100_000), 1000),
       'Messages a second of one gateway that are looked at; three times as many at once. A message counts once for each 16 KiB. A fifth of it is for packages of parties that have not proved themselves through this gateway. A gateway that sends more gets a small share of the rest, and repeats what was not answered',

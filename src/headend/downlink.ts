@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
+import { DmStatus } from '../dm/status.ts';
 import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../wire/tunnel/envelope.ts';
 import { decodeState, type GatewayState } from '../wire/tunnel/gateway-state.ts';
 import type { Delivered } from '../wire/tunnel/mqtt-connection.ts';
@@ -116,11 +117,16 @@ export class Downlink implements AsyncDisposable {
 
   /**
    * Sends Package #0 to a device behind a broker gateway, or to the gateway itself when `device` is undefined.
-   * Resolves when the gateway reports that the party has accepted it.
+   * Resolves when the gateway reports that the party has accepted it; with the reason when the gateway cannot ask the device, which
+   * has to come by itself.
    * @throws {PosternError} `unauthorized` when the party refused the digest, `full` when too many notifications wait,
    * `timeout`, `unavailable`
    */
-  async deliverNotification(gateway: string, device: string | undefined, body: Uint8Array): Promise<void> {
+  async deliverNotification(
+    gateway: string,
+    device: string | undefined,
+    body: Uint8Array,
+  ): Promise<string | undefined> {
     const { clock, entropy, route, serverId } = this.#parts;
     if (this.#notifications.size >= notificationLimit)
       throw new PosternError('full', 'too many notifications wait');
@@ -154,6 +160,7 @@ export class Downlink implements AsyncDisposable {
           status === 401 ? 'unauthorized' : 'unavailable',
           `${status ?? 500}: ${reason ?? 'no reason given'}`,
         );
+      return status === DmStatus.AcceptedForProcessing ? (reason ?? 'it cannot be asked') : undefined;
     } finally {
       timer.cancel();
       this.#notifications.delete(id);

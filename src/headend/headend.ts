@@ -343,7 +343,8 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
     observations.lost(gateway);
   };
   const values = new DeviceValues(database);
-  const sessionOrders = new SessionOrders({ ...base, sessionRequests });
+  const { patience } = config.headend;
+  const sessionOrders = new SessionOrders({ ...base, sessionRequests, patience });
   const pendingDetaches = new PendingDetaches({ ...base, notifier });
   const handovers = new Handovers({
     ...base,
@@ -422,6 +423,7 @@ export function composeHeadend(config: HeadendConfig, surroundings: HeadendSurro
   stack.use(downlink);
   stack.defer(() => sessions.stop());
   stack.defer(() => triggeredSessions.stop());
+  stack.defer(() => sessionOrders.stop());
   return {
     ...base,
     settings,

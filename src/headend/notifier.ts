@@ -40,26 +40,27 @@ export class Notifier {
   }
 
   /**
-   * Sends Package #0 to a party through a broker gateway. Resolves when the party has accepted it. When the party
+   * Sends Package #0 to a party through a broker gateway. Resolves when the party has accepted it; with the reason when it cannot
+   * be asked and has to come by itself. When the party
    * refuses the digest, its nonce differs from the one that this server has; the package is then sent once more with
    * the resync nonce (section 6.1).
    * @throws {PosternError} `notFound` when the party has no account for this server; otherwise as
    * `Downlink.deliverNotification`
    */
-  async sendPackage0(partyId: string, brokerGateway: string): Promise<void> {
+  async sendPackage0(partyId: string, brokerGateway: string): Promise<string | undefined> {
     const { downlink, events } = this.#parts;
     const package0 = this.#package0Maker(partyId);
     const device = brokerGateway === partyId ? undefined : partyId;
     const send = async (nonce?: Uint8Array) => {
       events.emit('notification.sent', { device: partyId, gateway: brokerGateway });
-      await downlink.deliverNotification(brokerGateway, device, package0(nonce));
+      return await downlink.deliverNotification(brokerGateway, device, package0(nonce));
     };
     try {
-      await send();
+      return await send();
     } catch (thrown) {
       if (asPosternError(thrown).code !== 'unauthorized') throw thrown;
       events.emit('notification.resync', { device: partyId, gateway: brokerGateway });
-      await send(resyncNonces[0]);
+      return await send(resyncNonces[0]);
     }
   }
 

@@ -35,7 +35,7 @@ const failure = () => ({
 });
 
 /** The OpenAPI Operation Object of a route. */
-function operation({ path, summary, body, query, status, answers }: Route): object {
+function operation({ path, summary, body, query, status, answers, later }: Route): object {
   const inPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
     name,
     in: 'path',
@@ -63,6 +63,12 @@ function operation({ path, summary, body, query, status, answers }: Route): obje
             : 'Done',
         content: { 'application/json': { schema: answerSchema(answers) } },
       },
+      ...(later && {
+        202: {
+          description: 'The work goes on. GET /orders/{correlator} has the state',
+          content: { 'application/json': { schema: answerSchema(later) } },
+        },
+      }),
       default: failure(),
     },
   };

@@ -45,7 +45,7 @@ export interface Order {
   readonly ended?: string;
   /** A DM status; for an image the result code of FUMO. */
   readonly status?: number;
-  /** Why it failed or is unknown, for a person. */
+  /** Why it failed, is unknown or waits for the party to come by itself, for a person. */
   readonly reason?: string;
   /** Outcomes of the operations of a `Session`. */
   readonly operations?: readonly OutcomeView[];
@@ -142,6 +142,23 @@ export class OrderBook {
       .run(number);
   }
 
+  /**
+   * The party cannot be asked now. The order waits until the party comes by itself.
+   * @param seconds for which it waits at most
+   */
+  waits(number: number, reason: string, seconds: number): void {
+    this.#database
+      .prepare("UPDATE accepted_order SET reason = ?, due = ? WHERE number = ? AND state = 'sending'")
+      .run(reason, Math.round(this.#clock.wall()) + seconds * 1000, number);
+  }
+
+  /** The party has come, and may do the order from now on. */
+  begun(number: number): void {
+    this.#database
+      .prepare("UPDATE accepted_order SET reason = NULL WHERE number = ? AND state = 'sending'")
+      .run(number);
+  }
+
   /** To be called when an order is not sent any more and all that is known of it is stored. */
   sent(number: number): void {
     this.#sending.delete(number);
@@ -215,7 +232,8 @@ export class OrderBook {
   #read(where: string, ...parameters: (string | number)[]): Order[] {
     return readRows(this.#database, orderTable, where, ...parameters).map((order) =>
       order.state === 'sending' && !this.#sending.has(order.number)
-        ? { ...order, state: 'unknown', reason: interrupted }
+        ? // With a reason it waited for the party, which has not got it.
+          { ...order, state: order.reason === undefined ? 'unknown' : 'failed', reason: interrupted }
         : order,
     );
   }

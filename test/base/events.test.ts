@@ -38,7 +38,7 @@ test('events are counted by name and passed on', () => {
 
 test('a log line has the name, the party and the fields, at the level of the table', () => {
   const [line] = logged('info', (events) =>
-    events.emit('notification.no-address', { device: 'urn:dev:1', server: 'dm.example' }),
+    events.emit('notification.no-address', { device: 'urn:dev:1', server: 'dm.example', reason: 'r' }),
   );
   const { time: _, ...rest } = line ?? {};
   assert.deepEqual(rest, {
@@ -47,6 +47,7 @@ test('a log line has the name, the party and the fields, at the level of the tab
     event: 'notification.no-address',
     device: 'urn:dev:1',
     server: 'dm.example',
+    reason: 'r',
   });
   const names = Object.keys(eventTable) as EventName[];
   const all = logged('debug', (events) => {

@@ -41,6 +41,7 @@ import { orderLimits } from '../../src/headend/order-book.ts';
 import { answerLimits } from '../../src/headend/package-answers.ts';
 import { recordLimits } from '../../src/headend/records.ts';
 import { sessionLimit as relayedSessions } from '../../src/headend/relay.ts';
+import { waitingLimit } from '../../src/headend/session-orders.ts';
 import { bytesOfSession, sessionLimits as partySessions } from '../../src/headend/sessions.ts';
 import { triggerLimit } from '../../src/headend/triggered-sessions.ts';
 import { observationLimits } from '../../src/mo/observation-order.ts';
@@ -83,6 +84,7 @@ const rows: readonly (readonly [row: string, ...says: string[]])[] = [
     n(admissionDefaults.multicast.burst),
     n(admissionDefaults.allMulticast.rate),
   ],
+  ['Orders that wait for devices that come by themselves', n(waitingLimit)],
   ['Children of one broker gateway that are asked', n(childWayLimits.asking), n(childWayLimits.asked)],
   [
     'Token buckets',

@@ -275,6 +275,7 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       guard: undefined as never,
       admission: new Admission({ clock: new SystemClock(), events }),
       forward: async () => broken(),
+      heard: () => {},
       settled: async () => {},
       events,
     });

@@ -174,6 +174,10 @@ export class StockClient implements AsyncDisposable {
       this.executed.push(uri);
       return ref(cmdRef, name, 200);
     }
+    if (name === 'Add' && uri === './Inbox') {
+      this.nodes.set(uri, data);
+      return ref(cmdRef, name, 200);
+    }
     if (name === 'Replace') {
       if (!this.nodes.has(uri)) return ref(cmdRef, name, 404);
       this.nodes.set(uri, data);

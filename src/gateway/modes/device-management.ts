@@ -1,3 +1,4 @@
+import { asPosternError } from '../../base/errors.ts';
 import { DmError } from '../../dm/dm-error.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { GatewayMode } from '../../mo/device-record.ts';
@@ -38,6 +39,22 @@ export class DeviceManagement {
       throw new DmError(DmStatus.OptionalFeatureNotSupported, `${deviceId} opens no DM sessions`);
     if (!package0) throw new DmError(DmStatus.IncompleteCommand, `no Package #0 for ${deviceId}`);
     await transparent.deliver(deviceId, server, package0);
+  }
+
+  /**
+   * As `deliver`, for a DM server that waits for the device where no Package #0 reaches it. Resolves with the reason then: the
+   * device has to come by itself.
+   * @throws as `deliver`, except `notFound`
+   */
+  async told(deviceId: string, server: string, package0: Uint8Array): Promise<string | undefined> {
+    try {
+      await this.deliver(deviceId, server, package0);
+      return undefined;
+    } catch (thrown) {
+      const { code, message } = asPosternError(thrown);
+      if (code !== 'notFound') throw thrown;
+      return message;
+    }
   }
 }
 

@@ -99,13 +99,18 @@ export class TransparentMode {
    * `unauthorized` when it refuses the digest, `unavailable` for any other error answer
    */
   async deliver(device: string, server: string, body: Uint8Array): Promise<void> {
-    const { addresses, towards, entropy, events, childOf } = this.#parts;
+    const { gatewayId, addresses, towards, entropy, events, childOf } = this.#parts;
     const child = childOf(device);
     const found = addresses.get(child ?? device);
     const endpoint = found && towards(found);
     if (!found || !endpoint) {
-      events.emit('notification.no-address', { device, server });
-      throw new PosternError('notFound', `no address of ${device} is known to this gateway`);
+      const uri = addresses.httpUriOf(device);
+      const reason =
+        uri === undefined
+          ? `no address of ${device} is known to ${gatewayId}`
+          : `${device} comes over HTTP, which does not lead back to it`;
+      events.emit('notification.no-address', { device, server, reason });
+      throw new PosternError('notFound', reason);
     }
     const answer = await call(endpoint, entropy, found.address, found.port, {
       method: Code.POST,
@@ -123,6 +128,12 @@ export class TransparentMode {
     if (isSuccess(answer.code)) {
       events.emit('notification.delivered', fields);
       return;
+    }
+    // The child knows no address of it.
+    if (child !== undefined && answer.code === Code.NotFound) {
+      const reason = Buffer.from(answer.payload).toString() || `${child} knows no address of ${device}`;
+      events.emit('notification.no-address', { device, server, reason });
+      throw new PosternError('notFound', reason);
     }
     events.emit('notification.rejected', fields);
     const why = `${device} answered Package #0 with ${codeText(answer.code)}`;
@@ -216,9 +227,12 @@ export class TransparentMode {
         up: body.length,
         down: answer.body?.length ?? 0,
       });
-      if (!policy.hasAccepted(device, place) && isAcceptance(answer)) {
+      const { addresses } = this.#parts;
+      const isWay = addresses.httpUriOf(device) === up.httpUri;
+      if ((!isWay || !policy.hasAccepted(device, place)) && isAcceptance(answer)) {
         policy.accept(device, place);
-        if (from) this.#parts.addresses.heard(device, from, false);
+        if (from) addresses.heard(device, from, false);
+        else if (up.httpUri !== undefined) addresses.heardOverHttp(device, up.httpUri);
       }
       return this.#answered(device, server, answer);
     } catch (thrown) {

@@ -157,7 +157,7 @@ export class MeteredUplink implements Uplink {
         if (device !== undefined) this.#budget.demand('orders');
         const takeBack = this.#traffic.ordered({ device, server });
         try {
-          await listener.notified(device, server, package0);
+          return await listener.notified(device, server, package0);
         } catch (thrown) {
           takeBack();
           throw thrown;

@@ -22,10 +22,14 @@ export interface UpRequest {
 /** Receives what comes down the uplink, and changes of its state. */
 export interface UplinkListener {
   /**
-   * Takes a Package #0 for a device, or for the gateway itself when `deviceId` is undefined. Rejects when it is
-   * refused.
+   * Takes a Package #0 for a device, or for the gateway itself when `deviceId` is undefined. Resolves with the reason when the
+   * device cannot be asked and has to come by itself. Rejects when it is refused.
    */
-  readonly notified: (deviceId: string | undefined, server: string, package0: Uint8Array) => Promise<void>;
+  readonly notified: (
+    deviceId: string | undefined,
+    server: string,
+    package0: Uint8Array,
+  ) => Promise<string | undefined>;
   readonly connected: () => void;
   readonly disconnected: () => void;
 }

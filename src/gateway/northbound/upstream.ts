@@ -5,6 +5,7 @@ import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { ownBytes } from '../../base/own-bytes.ts';
+import { DmStatus } from '../../dm/status.ts';
 import { decodeEnvelope, type Envelope, EnvelopeKind, encodeEnvelope } from '../../wire/tunnel/envelope.ts';
 import { MqttLink } from '../../wire/tunnel/mqtt-link.ts';
 import type { MqttSettings } from '../../wire/tunnel/mqtt-settings.ts';
@@ -36,6 +37,8 @@ export interface UpstreamParts {
 
 /** Maximum number of remembered routes, and of remembered notifications. */
 const limits = { routes: 4096, notifications: 1024 } as const;
+/** Characters of the reason why a device cannot be asked. */
+const reasonLength = 200;
 /**
  * Milliseconds without an answer after which a request is sent again, with QoS 1 and the same correlation. The first time
  * it went with QoS 0, so it may be lost; so may its answer. The far end processes it once.
@@ -355,8 +358,12 @@ export class Upstream implements Uplink {
       ...(server !== undefined && { server }),
     };
     try {
-      await this.#listener?.notified(device, server ?? '', body);
-      return ownBytes(encodeEnvelope({ kind: EnvelopeKind.Response, ...context }));
+      const reason = await this.#listener?.notified(device, server ?? '', body);
+      const waits = reason !== undefined && {
+        status: DmStatus.AcceptedForProcessing,
+        reason: reason.slice(0, reasonLength),
+      };
+      return ownBytes(encodeEnvelope({ kind: EnvelopeKind.Response, ...context, ...waits }));
     } catch (thrown) {
       const { dmStatus, message } = asPosternError(thrown);
       const failure = { kind: EnvelopeKind.Error, ...context, status: dmStatus, reason: message };

@@ -41,6 +41,8 @@ export class DeviceAddresses {
   readonly #behind: FairMap<DeviceAddress>;
   readonly #claimed = new FairMap<DeviceAddress>(claimedDevices);
   readonly #provenAt: BoundedMap<string, string>;
+  /** URIs of this gateway for devices that came over HTTP last, where they proved themselves to it or to their DM server. */
+  readonly #overHttp: BoundedMap<string, string>;
 
   /** @param limit maximum number of remembered devices. The device heard longest ago is forgotten first */
   constructor(limit: number = rememberedDevices) {
@@ -48,9 +50,12 @@ export class DeviceAddresses {
     const half = Math.ceil(limit / 2);
     this.#behind = new FairMap({ entries: limit, perAddress: half, perPrefix: Math.ceil(1.5 * half) });
     this.#provenAt = new BoundedMap(limit);
+    this.#overHttp = new BoundedMap(limit);
   }
 
+  /** Undefined also for a device that came over HTTP last: a connection of its own does not lead back to it. */
   get(deviceId: string): DeviceAddress | undefined {
+    if (this.#overHttp.has(deviceId)) return undefined;
     return this.#proven.get(deviceId) ?? this.#behind.get(deviceId) ?? this.#claimed.get(deviceId);
   }
 
@@ -60,6 +65,7 @@ export class DeviceAddresses {
    * @param proven whether the device proved its identity at this address; see `DeviceAddress`
    */
   heard(deviceId: string, { address, port, heardOn }: PeerAddress, proven: boolean): string | undefined {
+    this.#overHttp.delete(deviceId);
     const before = this.#proven.get(deviceId);
     const found = { address, port, heardOn, proven };
     if (!proven) {
@@ -74,6 +80,19 @@ export class DeviceAddresses {
     if (before && this.deviceAt(before) === deviceId) this.#provenAt.delete(key(before));
     this.#provenAt.set(key(found), deviceId);
     return other === deviceId ? undefined : other;
+  }
+
+  /**
+   * Takes a message of a device that came over HTTP, and has proved itself to this gateway or to its DM server.
+   * @param uri URI of the sessions with this gateway, as the device reaches them
+   */
+  heardOverHttp(deviceId: string, uri: string): void {
+    this.#overHttp.set(deviceId, uri);
+  }
+
+  /** That URI. Undefined for a device that was not heard, or over CoAP since. */
+  httpUriOf(deviceId: string): string | undefined {
+    return this.#overHttp.get(deviceId);
   }
 
   #claim(deviceId: string, found: DeviceAddress): void {

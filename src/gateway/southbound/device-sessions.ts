@@ -354,13 +354,16 @@ export class DeviceSessions {
   #begin(
     credential: GatewayCredential,
     arrived: ArrivedPackage,
-    { sessionId, msgId }: SyncHdr,
+    { sessionId, msgId, target }: SyncHdr,
     isLocked: boolean,
   ): BegunSession<Owner> {
     const { credentials, entropy, events, proofsOf, alerted, vocabulary } = this.#parts;
     const { deviceId } = credential;
     const nonces = new SessionNonces(credentials, credential);
-    const { serverId = this.#parts.gatewayId, way, address, uriFor } = arrived;
+    const { gatewayId } = this.#parts;
+    const { way, address, uriFor } = arrived;
+    // A device that was bootstrapped knows the gateway by its own name, also over HTTP.
+    const serverId = target.locUri === gatewayId ? gatewayId : (arrived.serverId ?? gatewayId);
     const proofs = proofsOf?.(deviceId);
     const name = `${way} ${deviceId} ${sessionId}`;
     const challenge = this.#challenges.of(name, credential.clientNonce, !isLocked && msgId > 1);

@@ -72,6 +72,8 @@ export interface HttpBindingParts {
   readonly times?: typeof httpTimes;
   /** Sends a package to a DM server through the tunnel. */
   readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
+  /** Called when a device has proved itself; with the URI of the sessions, as it reaches them. */
+  readonly heard: (deviceId: string, uri: string) => void;
   /** Resolves when what the answer promises is durable. */
   readonly settled: () => Promise<void>;
   readonly events: Events;
@@ -320,6 +322,7 @@ export class HttpBinding implements AsyncDisposable {
       body,
       hmac: hmacOf(request),
       address: remoteOf(request).address,
+      httpUri: this.#uriOf(request),
     });
     if (answer.kind === 'answer') send(response, answer.body, answer.contentType ?? contentType, answer.hmac);
     else {
@@ -329,9 +332,10 @@ export class HttpBinding implements AsyncDisposable {
     }
   }
 
-  #proved({ socket }: IncomingMessage, deviceId: string): void {
-    const { admission } = this.#parts;
-    const address = addressOf(socket);
+  #proved(request: IncomingMessage, deviceId: string): void {
+    const { admission, heard } = this.#parts;
+    const address = addressOf(request.socket);
+    heard(deviceId, this.#uriOf(request));
     if (!admission.isKnown(address)) admission.proved(address, deviceId);
   }
 

@@ -14,6 +14,8 @@ export interface TunnelledPackage {
   readonly address: string;
   /** Where the sender can be reached; absent over HTTP. */
   readonly from?: PeerAddress;
+  /** Over HTTP: URI of the sessions with this gateway, as the sender reaches them. */
+  readonly httpUri?: string;
   /** Who the sender proved to be to the transport. */
   readonly identity?: string | undefined;
   /** Name of the sender behind the child gateway that has sent the package, by that gateway. */
