@@ -49,6 +49,8 @@ const smallestChunk = 16;
  */
 export class Outgoing {
   #waiting: Queued[] = [];
+  /** Whether values may be cut: the other side takes large objects. */
+  mayCut = true;
   /** MsgID and CmdID of the last chunk that was put into a message, separated by a space. */
   #lastChunk = '';
   #weight = 0;
@@ -142,7 +144,7 @@ export class Outgoing {
       const size = sizeInXml(elementOfCommand(command), 0);
       // The command would fit into an empty message: it is sent complete in the next one rather than in two chunks.
       if (size > left && size <= space && taken.some(isNoStatus)) break;
-      const parts = size > left ? cut(command, left, next.rest) : undefined;
+      const parts = size > left && this.mayCut ? cut(command, left, next.rest) : undefined;
       if (size > left && !parts) break;
       this.#shift();
       const sending = parts?.chunk ?? command;

@@ -229,6 +229,33 @@ export abstract class Session {
     return size <= this.#peerLimit - frameBytes;
   }
 
+  /** Whether a command that cannot be cut fits into a message of the other side that has nothing else of the own package. */
+  protected fitsWhole(command: Command): boolean {
+    const { ends, sessionId, asksEach } = this.#parts;
+    const fields = {
+      ends,
+      name: this.#authentication.ownName,
+      sessionId,
+      version: this.#version,
+      maxMsgSize: 0,
+    };
+    const verdict = statusOf(messageBound, '0', 'SyncHdr', DmStatus.Ok, {
+      targetRefs: [ends.local],
+      sourceRefs: [ends.remote],
+      ...(asksEach && { chal: challengeOfSize }),
+    });
+    const { respUri = '' } = this.#parts;
+    const size = sizeInXml(
+      elementOf({
+        header: header(fields, messageBound, { respUri }),
+        commands: [verdict, command],
+        final: true,
+      }),
+      -1,
+    );
+    return size + sizeOfNext + idBytes <= this.#peerLimit;
+  }
+
   async #take(message: SyncmlMessage, seal: Seal | undefined): Promise<SyncmlMessage | undefined> {
     const { header: head, commands, final } = message;
     const { ends, sessionId } = this.#parts;
@@ -273,7 +300,8 @@ export abstract class Session {
     if (refused) return this.#message(head.noResp ? [] : answered, this.#lastBatch);
     for (const status of [...this.#held.splice(0), ...statuses])
       this.#awaited.get(`${status.msgRef} ${status.cmdRef}`)?.(status);
-    const isSending = !this.outgoing.isEmpty;
+    // What waits in the other side's turn are statuses that had no room: no package of this side, which would go on.
+    const isSending = this.#ownTurn && !this.outgoing.isEmpty;
     await this.#performAll(message);
     if (this.weight > (this.#parts.mostWeight ?? weightBound))
       this.end(DmStatus.RequestEntityTooLarge, 'the session holds too much');
@@ -297,6 +325,7 @@ export abstract class Session {
   protected challenge(message: SyncmlMessage, seal: Seal): SyncmlMessage {
     const { header: head } = message;
     const unknown = unknownVersion(message);
+    this.#received = head.msgId;
     if (unknown !== undefined) return this.#message([statusOf(head.msgId, '0', 'SyncHdr', unknown)]);
     this.#heedHeader(message);
     const judged = this.#authentication.judge(head, seal);
@@ -391,7 +420,7 @@ export abstract class Session {
     for (const { status, uri } of statuses)
       this.status(message, command, nameOf(command), status, uri === undefined ? {} : { targetRefs: [uri] });
     try {
-      return complete && commandWithValues(complete);
+      return complete && commandWithValues(complete, message.opaque);
     } catch {
       // A value that is not base64, as its format says. The other commands of the message count.
       this.status(message, command, nameOf(command), DmStatus.BadRequest);
@@ -454,9 +483,11 @@ export abstract class Session {
       this.#peerLimit -
       sizeInXml(elementOf({ header: head, commands, final: true }), -1) -
       (this.#ownTurn ? spareBytes : spareBytes + sizeOfNext);
-    const whole = spaceBeside(numberedOnes);
-    const lead: Command[] = whole >= 0 ? numberedOnes : numberedOnes.map(withoutReferences);
-    const space = whole >= 0 ? whole : spaceBeside(lead);
+    const short = numberedOnes.map(withoutReferences);
+    // The Status of the header is the first. The commands of an unproven message come again, and get theirs then.
+    const leads = [numberedOnes, short, short.slice(0, 1)];
+    const lead = leads.find((each) => spaceBeside(each) >= 0) ?? short;
+    const space = spaceBeside(lead);
     if (!this.#asked) return { lead, space };
     const asked = { ...this.#asked, cmdId: String(lead.length + 1) };
     this.#asked = undefined;
@@ -482,12 +513,22 @@ export abstract class Session {
   /** The other side's messages are so small that this side can say nothing in them. It says that, in as few bytes as it can. */
   #nothingFits({ cred: _, ...head }: SyncHdr): SyncmlMessage {
     const status = DmStatus.RequestEntityTooLarge;
+    // What was a good end before is none for the other side.
+    if (this.#outcome && isOk(this.#outcome.status)) this.#outcome = undefined;
     this.end(status, `nothing fits into messages of ${this.#peerLimit} bytes: the other side's MaxMsgSize`);
     const verdict = statusOf(this.#received, '0', 'SyncHdr', status);
     const commands = [verdict, abort].map((command, at) => ({ ...command, cmdId: String(at + 1) }));
     return { header: head, commands, final: true };
   }
 }
+
+/** As large as one that asks for a MAC or a digest. */
+const challengeOfSize: Chal = {
+  meta: { format: 'b64', type: 'syncml:auth-md5', nextNonce: new Uint8Array(16) },
+};
+
+/** Bytes that the IDs of a command and of those within it may take, and the XML declaration. */
+const idBytes = 200;
 
 /** Bytes of alert 1222 in XML, with a CmdID of four digits. */
 const sizeOfNext = sizeInXml(elementOfCommand({ ...nextMessage, cmdId: '0000' }), 0);
