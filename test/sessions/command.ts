@@ -1,9 +1,10 @@
 // `npm run sessions`: sessions of stock peers with Postern, by seed.
 import { optionsOf } from '../options.ts';
 import { playDmClient } from './dm-clients.ts';
+import { playLwm2mClient } from './lwm2m-clients.ts';
 import { type Play, playAll } from './play.ts';
 
-const plays: Readonly<Record<string, Play>> = { 'dm-client': playDmClient };
+const plays: Readonly<Record<string, Play>> = { 'dm-client': playDmClient, 'lwm2m-client': playLwm2mClient };
 
 const { count, seed, peer, trace } = optionsOf(
   'sessions',

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { playDmClient } from './dm-clients.ts';
+import { playLwm2mClient } from './lwm2m-clients.ts';
 import { type Play, playAll } from './play.ts';
 
 /** Seed of the first session of each test. `npm run sessions -- --seed N --count 1 --trace` shows the session of a seed. */
@@ -16,6 +17,11 @@ async function agree(play: Play, count: number): Promise<ReadonlyMap<string, num
 test('stock OMA DM clients and the server agree on what was done, whatever the habits of the client', async () => {
   const ends = await agree(playDmClient, 120);
   assert.ok((ends.get('done') ?? 0) > 80, JSON.stringify([...ends]));
+});
+
+test('stock LwM2M clients and the gateway agree on values and updates, whatever the habits of the client', async () => {
+  const ends = await agree(playLwm2mClient, 120);
+  assert.ok((ends.get('done') ?? 0) > 110, JSON.stringify([...ends]));
 });
 
 /** A client with no other habit than the one under test. */
