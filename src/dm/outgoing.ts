@@ -79,6 +79,20 @@ export class Outgoing {
   }
 
   /**
+   * Makes what follows the waiting commands now: what it is made from is about to change.
+   * @param most weight at which the rest is left to be made later
+   */
+  makeAll(most: number): void {
+    for (let at = 0; at < this.#waiting.length; at++) {
+      const { more, ...queued } = this.#waiting[at]!;
+      if (!more || this.#weight >= most) continue;
+      const next = more.next();
+      this.#waiting[at] = queued;
+      if (!next.done) this.#insert(at + 1, { command: commandForXml(next.value), more });
+    }
+  }
+
+  /**
    * Takes commands back that were put into a message and have to be sent again, in smaller messages. They come before all that
    * waits. What follows them in a list waits already.
    */

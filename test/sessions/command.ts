@@ -1,10 +1,15 @@
 // `npm run sessions`: sessions of stock peers with Postern, by seed.
 import { optionsOf } from '../options.ts';
 import { playDmClient } from './dm-clients.ts';
+import { playDmServer } from './dm-servers.ts';
 import { playLwm2mClient } from './lwm2m-clients.ts';
 import { type Play, playAll } from './play.ts';
 
-const plays: Readonly<Record<string, Play>> = { 'dm-client': playDmClient, 'lwm2m-client': playLwm2mClient };
+const plays: Readonly<Record<string, Play>> = {
+  'dm-client': playDmClient,
+  'dm-server': playDmServer,
+  'lwm2m-client': playLwm2mClient,
+};
 
 const { count, seed, peer, trace } = optionsOf(
   'sessions',

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { playDmClient } from './dm-clients.ts';
+import { playDmServer } from './dm-servers.ts';
 import { playLwm2mClient } from './lwm2m-clients.ts';
 import { type Play, playAll } from './play.ts';
 
@@ -17,6 +18,11 @@ async function agree(play: Play, count: number): Promise<ReadonlyMap<string, num
 test('stock OMA DM clients and the server agree on what was done, whatever the habits of the client', async () => {
   const ends = await agree(playDmClient, 120);
   assert.ok((ends.get('done') ?? 0) > 80, JSON.stringify([...ends]));
+});
+
+test('stock OMA DM servers and the client agree on statuses and values, whatever the habits of the server', async () => {
+  const ends = await agree(playDmServer, 120);
+  assert.ok((ends.get('done') ?? 0) > 90, JSON.stringify([...ends]));
 });
 
 test('stock LwM2M clients and the gateway agree on values and updates, whatever the habits of the client', async () => {
