@@ -313,7 +313,7 @@ export class ServerSession extends Session {
 
   /** Whether the value may not fit into a message. A value within a compound is never cut. */
   #needsChunks(operation: Operation): boolean {
-    return 'uri' in operation && !this.fitsMessage(operation.data);
+    return 'uri' in operation && !this.fitsMessage(operation.data) && !this.fitsWhole(commandOf(operation));
   }
 
   #follow(record: Sending, command: Command, msgId: number): void {

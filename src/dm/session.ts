@@ -253,7 +253,7 @@ export abstract class Session {
       }),
       -1,
     );
-    return size + sizeOfNext + idBytes <= this.#peerLimit;
+    return size + sizeOfNext + otherBytes <= this.#peerLimit;
   }
 
   async #take(message: SyncmlMessage, seal: Seal | undefined): Promise<SyncmlMessage | undefined> {
@@ -527,8 +527,8 @@ const challengeOfSize: Chal = {
   meta: { format: 'b64', type: 'syncml:auth-md5', nextNonce: new Uint8Array(16) },
 };
 
-/** Bytes that the IDs of a command and of those within it may take, and the XML declaration. */
-const idBytes = 200;
+/** Bytes of the Status for alert 1222, of the IDs of a command and of those within it, and of the XML declaration. */
+const otherBytes = 400;
 
 /** Bytes of alert 1222 in XML, with a CmdID of four digits. */
 const sizeOfNext = sizeInXml(elementOfCommand({ ...nextMessage, cmdId: '0000' }), 0);

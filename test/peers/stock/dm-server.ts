@@ -275,7 +275,7 @@ export class DmServer {
     if (inner)
       return part(
         name,
-        inner.map((each, at) => this.#inner(each, at)),
+        inner.map((each) => this.#command(each)),
       );
     const meta =
       format === undefined ? [] : [part('Meta', [part('Format', format === 'bin' ? 'b64' : format)])];
@@ -286,11 +286,6 @@ export class DmServer {
       ...maybe('Data', value === undefined ? undefined : textOf(value)),
     ]);
     return part(name, [...(silent ? [part('NoResp')] : []), ...(metaAt === 'command' ? meta : []), item]);
-  }
-
-  /** A command within another one. Its place tells which it is. */
-  #inner(wanted: Wanted, _place: number): Part {
-    return this.#command(wanted);
   }
 
   #next(): { batch: Part[]; of: (readonly Wanted[])[] } {
@@ -358,8 +353,8 @@ export class DmServer {
   #take(command: Part, msgRef: string): void {
     const cmdId = textAt(command, 'CmdID') ?? '';
     const code = textAt(command, 'Data');
-    if (command.name === 'Results') return this.#found(command, msgRef, cmdId);
-    if (command.name === 'Alert' && code === '1222') return;
+    if (command.name === 'Results') this.#found(command, msgRef, cmdId);
+    if (command.name === 'Results' || (command.name === 'Alert' && code === '1222')) return;
     if (command.name === 'Alert' && code === '1223') {
       this.end = 'the client aborts';
       return;
@@ -371,7 +366,10 @@ export class DmServer {
   #found(results: Part, msgRef: string, cmdId: string): void {
     const [wanted] = this.#wantedOf(results);
     const { maxObjSize = Number.POSITIVE_INFINITY } = this.#parts.habits;
-    if (!wanted) return void this.complaints.push('Results of nothing that was asked for');
+    if (!wanted) {
+      this.complaints.push('Results of nothing that was asked for');
+      return;
+    }
     for (const item of allIn(results, 'Item')) {
       const hasMore = allIn(item, 'MoreData').length > 0;
       const content = at(item, 'Data')?.content ?? '';
