@@ -23,6 +23,7 @@ const testOnly = [
   'faults',
   'powercut',
   'attack',
+  'sessions',
   'soak',
   'vectors',
 ];

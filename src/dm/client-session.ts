@@ -141,6 +141,8 @@ export class ClientSession extends Session {
     const { tree, ends, interact, executed } = this.#parts;
     // A server sends a client no Results (section 8.4): the client never asks for any, so they are dropped.
     if (command.name === 'Results') return;
+    // The results of an earlier Get are as the tree was then.
+    if (command.name !== 'Get') this.outgoing.makeAll(resultBound);
     for (const outcome of await execute({ tree, serverId: ends.remote, interact }, command)) {
       this.#answer(outcome, message);
       this.#isChanging ||= command.name !== 'Get' && outcome.items.some(({ status }) => isOk(status));

@@ -98,12 +98,16 @@ async function sequence(execution: Execution, composite: Composite): Promise<Com
     const done: CommandOutcome[] = stopped
       ? unexecuted(command, DmStatus.NotExecuted)
       : await execute(execution, command);
-    outcomes.push(...done);
+    // The commands that follow may change what a list shows.
+    outcomes.push(...done.map((each) => ({ ...each, items: each.items.map(asRead) })));
     stopped ||=
       command.name === 'Alert' && done.some(({ items }) => items.some(({ status }) => !isOk(status)));
   }
   return outcomes;
 }
+
+const asRead = (item: ItemOutcome): ItemOutcome =>
+  item.results ? { ...item, results: [...item.results] } : item;
 
 /**
  * Executes all commands or none: after a failure the earlier changes are undone (representation protocol, section

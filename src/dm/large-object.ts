@@ -145,7 +145,7 @@ export const objectSize = (data: string | Uint8Array): number =>
 /** Whether an object is as large as was said: as it was coded, or, in base64, its octets. */
 function isOfSize({ data, meta }: Item, size: number): boolean {
   if (Buffer.byteLength(data ?? '') === size) return true;
-  return typeof data === 'string' && meta?.format === 'b64' && Buffer.byteLength(data, 'base64') === size;
+  return meta?.format === 'b64' && Buffer.byteLength(Buffer.from(data ?? '').toString(), 'base64') === size;
 }
 
 const keyOf = (command: string, { target, source }: Item): string =>

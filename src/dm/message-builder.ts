@@ -12,7 +12,7 @@ import { type Ends, header, isProtocolVersion, ownLimits, type ProtocolVersion }
 import { isChunk, objectSize } from './large-object.ts';
 import { Outgoing, type Queued, sizeOf } from './outgoing.ts';
 import { abort, idsIn, nextMessage, statusOf, withoutReferences } from './replies.ts';
-import { frameBytes } from './session-bounds.ts';
+import { frameBytes, messageBound } from './session-bounds.ts';
 import { DmStatus } from './status.ts';
 import { weightOf } from './weight.ts';
 
@@ -83,6 +83,11 @@ export class MessageBuilder {
     return this.#limit;
   }
 
+  /** Whether this side is sending its package. */
+  get isOwnTurn(): boolean {
+    return this.#ownTurn;
+  }
+
   /** Commands of the last message. */
   get lastBatch(): readonly Queued[] {
     return this.#lastBatch;
@@ -131,6 +136,16 @@ export class MessageBuilder {
   }
 
   /**
+   * Whether a command that cannot be cut fits into a message of the other side that has nothing else of the own package.
+   * @param verdict Status for the header of the other side, as long as it may be
+   */
+  fitsWhole(command: Command, extras: HeaderExtras, verdict: Status): boolean {
+    const head = this.#header(extras, messageBound);
+    const size = this.#sizes.document(elementOf({ header: head, commands: [verdict, command], final: true }));
+    return size + this.#sizes.of(elementOfCommand(longestNext)) + otherBytes <= this.#limit;
+  }
+
+  /**
    * Builds the next message: `first`, then `batch`, or as much of the own package as fits. Undefined when nothing of it fits.
    * @param isOver the session has ended, so this message ends the package
    */
@@ -170,10 +185,10 @@ export class MessageBuilder {
     return { header: this.#header({ name }), commands, final: true };
   }
 
-  #header({ name, ...extra }: HeaderExtras): SyncHdr {
+  #header({ name, ...extra }: HeaderExtras, msgId = this.#msgId): SyncHdr {
     const { ends, sessionId } = this.#parts;
     const common = { ends, name, sessionId, version: this.#version, maxMsgSize: this.#ownLimit };
-    return header(common, this.#msgId, extra);
+    return header(common, msgId, extra);
   }
 
   /**
@@ -185,9 +200,11 @@ export class MessageBuilder {
     const sizeOfNext = this.#ownTurn ? 0 : this.#sizes.of(elementOfCommand(longestNext));
     const spaceBeside = (commands: readonly Command[]) =>
       this.#limit - sizeOfNext - this.#sizes.document(elementOf({ header: head, commands, final: true }));
-    const whole = spaceBeside(numberedOnes);
-    const lead: Command[] = whole >= 0 ? numberedOnes : numberedOnes.map(withoutReferences);
-    const space = whole >= 0 ? whole : spaceBeside(lead);
+    const short = numberedOnes.map(withoutReferences);
+    // The Status of the header is the first. The commands of an unproven message come again, and get theirs then.
+    const leads = [numberedOnes, short, short.slice(0, 1)];
+    const lead = leads.find((each) => spaceBeside(each) >= 0) ?? short;
+    const space = spaceBeside(lead);
     if (!this.#asked) return { lead, space };
     const asked = { ...this.#asked, cmdId: String(lead.length + 1) };
     this.#asked = undefined;
@@ -213,3 +230,6 @@ export class MessageBuilder {
 
 /** Alert 1222 with a CmdID of four digits. */
 const longestNext = { ...nextMessage, cmdId: '0000' };
+
+/** Bytes of the Status for alert 1222, and of the IDs of a command and of those within it. */
+const otherBytes = 400;

@@ -49,6 +49,8 @@ const smallestChunk = 16;
  */
 export class Outgoing {
   #waiting: Queued[] = [];
+  /** Whether values may be cut: the other side takes large objects. */
+  mayCut = true;
   /** MsgID and CmdID of the last chunk that was put into a message, separated by a space. */
   #lastChunk = '';
   #weight = 0;
@@ -74,6 +76,20 @@ export class Outgoing {
   pushAll(commands: Iterator<Command>): void {
     const first = commands.next();
     if (!first.done) this.push({ command: first.value, more: commands });
+  }
+
+  /**
+   * Makes what follows the waiting commands now: what it is made from is about to change.
+   * @param most weight at which the rest is left to be made later
+   */
+  makeAll(most: number): void {
+    for (let at = 0; at < this.#waiting.length; at++) {
+      const { more, ...queued } = this.#waiting[at]!;
+      if (!more || this.#weight >= most) continue;
+      const next = more.next();
+      this.#waiting[at] = queued;
+      if (!next.done) this.#insert(at + 1, { command: commandForXml(next.value), more });
+    }
   }
 
   /**
@@ -143,7 +159,7 @@ export class Outgoing {
       const size = sizes.of(elementOfCommand(command));
       // The command would fit into an empty message: it is sent complete in the next one rather than in two chunks.
       if (size > left && size <= space && taken.some(isNoStatus)) break;
-      const parts = size > left ? cut(command, left, sizes, next.rest) : undefined;
+      const parts = size > left && this.mayCut ? cut(command, left, sizes, next.rest) : undefined;
       if (size > left && !parts) break;
       this.#shift();
       const sending = parts?.chunk ?? command;

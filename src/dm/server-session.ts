@@ -120,6 +120,7 @@ export class ServerSession extends Session {
   constructor(parts: ServerSessionParts) {
     super(parts, false);
     this.#parts = parts;
+    this.outgoing.mayCut = false;
   }
 
   override get weight(): number {
@@ -239,10 +240,28 @@ export class ServerSession extends Session {
     return DmStatus.Ok;
   }
 
-  #takeResults({ msgRef, cmdRef, items }: Results): void {
-    const exact = msgRef === undefined ? undefined : this.#sent.get(`${msgRef} ${cmdRef}`);
-    const record = exact ?? [...this.#sent].find(([key]) => key.endsWith(` ${cmdRef}`))?.[1];
+  #takeResults(results: Results): void {
+    const items = results.items.map((item) => ({ ...item, meta: { ...results.meta, ...item.meta } }));
+    const record = this.#askedBy(results);
     if (record) this.#takeItems(record, items);
+  }
+
+  /**
+   * The Get that Results belong to. MsgRef may be absent, and a CmdID is unique in its message only. So the URIs tell which Get
+   * of the package was meant.
+   */
+  #askedBy({ msgRef, cmdRef, items }: Results): Sending | undefined {
+    const exact = msgRef === undefined ? undefined : this.#sent.get(`${msgRef} ${cmdRef}`);
+    if (exact) return exact;
+    const gets = [...this.#sent].flatMap(([key, record]) =>
+      key.endsWith(` ${cmdRef}`) && record.operation.name === 'Get' ? [record] : [],
+    );
+    const found = plainUri(items[0]?.source?.locUri ?? '');
+    const meant = gets.filter(({ operation }) => {
+      const [asked = '', list] = plainUri(placeOf(operation)).split('?');
+      return found === asked || found.startsWith(list === undefined ? `${asked}?` : `${asked}/`);
+    });
+    return meant.find(({ results }) => results.length === 0) ?? meant[0] ?? gets[0];
   }
 
   #takeItems(record: Sending, items: readonly Item[]): void {
@@ -260,7 +279,8 @@ export class ServerSession extends Session {
 
   /** The client has answered whether it takes values in chunks. One that has no such node may take them. */
   #resume(operations: readonly Operation[]): boolean {
-    this.#takesChunks = this.#records[0]?.results[0]?.data !== 'false';
+    this.#takesChunks = valueText(this.#records[0]?.results[0]?.data ?? '') !== 'false';
+    this.outgoing.mayCut = this.#takesChunks;
     this.#postponed = undefined;
     this.#forgetRound();
     return this.#sendAll(operations);
@@ -283,14 +303,17 @@ export class ServerSession extends Session {
 
   /** Whether the client cannot take an operation (OMA DM protocol 1.2.1, section 7.3): by its MaxObjSize, or by its LrgObj. */
   #isRefused(operation: Operation): boolean {
-    if ('operations' in operation) return operation.operations.some((each) => this.#isRefused(each));
+    if ('operations' in operation)
+      return (
+        !this.fitsWhole(commandOf(operation)) || operation.operations.some((each) => this.#isRefused(each))
+      );
     if (operation.name === 'Alert') return false;
     return !this.peerTakes(operation.data) || (this.#takesChunks === false && this.#needsChunks(operation));
   }
 
   /** Whether the value may not fit into a message. A value within a compound is never cut. */
   #needsChunks(operation: Operation): boolean {
-    return 'uri' in operation && !this.fitsMessage(operation.data);
+    return 'uri' in operation && !this.fitsMessage(operation.data) && !this.fitsWhole(commandOf(operation));
   }
 
   #follow(record: Sending, command: Command, msgId: number): void {
@@ -319,6 +342,9 @@ export const valueText = (data: string | Uint8Array): string =>
   typeof data === 'string' ? data : Buffer.from(data).toString();
 
 async function* nothing(): Work {}
+
+/** A URI without the `./` that a peer may leave out. */
+const plainUri = (uri: string): string => uri.replace(/^\.\//, '');
 
 /** Asks a client, before it gets a value in chunks, whether it takes them. */
 const largeObjects: NodeOperation = { name: 'Get', uri: './DevDetail/LrgObj' };

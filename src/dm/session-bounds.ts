@@ -13,5 +13,5 @@ export const weightBound = 4 * 1024 * 1024;
 export const baseWeight = 2048;
 export const callbackWeight = 200;
 
-/** Bytes that a message with one command takes besides its value, in any coding, at most: header, credential, statuses. */
-export const frameBytes = 1024;
+/** Bytes that a message with one command takes besides its value, in any coding, at most: header, credential, challenge, statuses. */
+export const frameBytes = 2048;

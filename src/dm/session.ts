@@ -202,6 +202,17 @@ export abstract class Session {
     return this.#messages.fits(data);
   }
 
+  /** Whether a command that cannot be cut fits into a message of the other side that has nothing else of the own package. */
+  protected fitsWhole(command: Command): boolean {
+    const { ends, respUri = '', asksEach } = this.#parts;
+    const verdict = statusOf(messageBound, '0', 'SyncHdr', DmStatus.Ok, {
+      targetRefs: [ends.local],
+      sourceRefs: [ends.remote],
+      ...(asksEach && { chal: challengeOfSize }),
+    });
+    return this.#messages.fitsWhole(command, { name: this.#authentication.ownName, respUri }, verdict);
+  }
+
   async #take(message: SyncmlMessage, seal: Seal | undefined): Promise<SyncmlMessage | undefined> {
     const { header: head, commands, final } = message;
     const { ends, sessionId } = this.#parts;
@@ -253,7 +264,8 @@ export abstract class Session {
     if (refused) return this.#message(head.noResp ? [] : answered, this.#messages.lastBatch);
     for (const status of [...this.#held.splice(0), ...statuses])
       this.#awaited.get(`${status.msgRef} ${status.cmdRef}`)?.(status);
-    const isSending = !this.outgoing.isEmpty;
+    // What waits in the other side's turn are statuses that had no room: no package of this side, which would go on.
+    const isSending = this.#messages.isOwnTurn && !this.outgoing.isEmpty;
     await this.#performAll(message);
     if (this.weight > (this.#parts.mostWeight ?? weightBound))
       this.end(DmStatus.RequestEntityTooLarge, 'the session holds too much');
@@ -278,6 +290,7 @@ export abstract class Session {
     const { header: head } = message;
     if (seal.mediaType !== undefined) this.#messages.speak(seal.mediaType);
     const unknown = unknownVersion(message);
+    this.#received = head.msgId;
     if (unknown !== undefined) return this.#message([statusOf(head.msgId, '0', 'SyncHdr', unknown)]);
     this.#heedHeader(message);
     const judged = this.#authentication.judge(head, seal);
@@ -369,7 +382,7 @@ export abstract class Session {
     for (const { status, uri } of statuses)
       this.status(message, command, nameOf(command), status, uri === undefined ? {} : { targetRefs: [uri] });
     try {
-      return complete && commandWithValues(complete);
+      return complete && commandWithValues(complete, message.opaque);
     } catch {
       // A value that is not base64, as its format says. The other commands of the message count.
       this.status(message, command, nameOf(command), DmStatus.BadRequest);
@@ -396,6 +409,8 @@ export abstract class Session {
     const message = this.#messages.next(first, extras, this.#outcome !== undefined, batch);
     if (message) return message;
     const { limit } = this.#messages;
+    // What was a good end before is none for the other side.
+    if (this.#outcome && isOk(this.#outcome.status)) this.#outcome = undefined;
     this.end(
       DmStatus.RequestEntityTooLarge,
       `nothing fits into messages of ${limit} bytes: the other side's MaxMsgSize`,
@@ -403,3 +418,8 @@ export abstract class Session {
     return this.#messages.refusal(this.#received, name);
   }
 }
+
+/** As large as one that asks for a MAC or a digest. */
+const challengeOfSize: Chal = {
+  meta: { format: 'b64', type: 'syncml:auth-md5', nextNonce: new Uint8Array(16) },
+};

@@ -18,11 +18,11 @@ const run = (start: string, ...args: string[]) =>
   spawnSync(process.execPath, [...start.split(' ').slice(1), ...args], { cwd: root, encoding: 'utf8' });
 
 describe('programs behind npm run', { timeout: 170_000, concurrency: 2 }, () => {
-  test('all measurements, soak, attack, fuzz, powercut and faults are among them', () => {
+  test('all measurements, soak, attack, fuzz, powercut, sessions and faults are among them', () => {
     const names = programs.map(([name]) => name.replace(/^bench:.*/, 'bench'));
     assert.deepEqual(
       [...new Set(names)].toSorted(),
-      'attack bench faults fuzz powercut soak'.split(' '),
+      'attack bench faults fuzz powercut sessions soak'.split(' '),
       'a program of test/ that package.json starts',
     );
   });

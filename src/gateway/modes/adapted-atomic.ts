@@ -11,12 +11,18 @@ export interface StepOutcome {
   readonly undo?: () => Promise<boolean>;
 }
 
-export interface AtomicParts {
-  readonly perform: Perform;
+/** Creates what several Adds make together. */
+export interface Creation {
   /** What an Add creates: a name that all Adds below the same instance have. `undefined` for an Add of anything else. */
   readonly instanceOf: (add: NodeOperation) => string | undefined;
   /** Creates one instance by all its Adds. Never throws. */
   readonly create: (adds: readonly NodeOperation[]) => Promise<StepOutcome>;
+}
+
+export interface AtomicParts {
+  readonly perform: Perform;
+  /** Absent where nothing can be created. */
+  readonly creation?: Creation | undefined;
 }
 
 export const outcomeWith = (operation: Operation, status: number): OperationOutcome => ({
@@ -60,20 +66,23 @@ const ended = (atomic: Compound, status: number, parts: readonly OperationOutcom
   parts,
 });
 
-const instanceIn = (operation: Operation, { instanceOf }: AtomicParts): string | undefined =>
-  operation.name === 'Add' ? instanceOf(operation) : undefined;
+const instanceIn = (operation: Operation, creation: Creation | undefined): string | undefined =>
+  operation.name === 'Add' ? creation?.instanceOf(operation) : undefined;
 
 /** The steps of an Atomic. `undefined` when it has an operation that is not supported. */
-function stepsOf(operations: readonly Operation[], parts: AtomicParts): readonly Step[] | undefined {
+function stepsOf(
+  operations: readonly Operation[],
+  { perform, creation }: AtomicParts,
+): readonly Step[] | undefined {
   const steps: Step[] = [];
   const created = new Map<string, NodeOperation[]>();
   for (const operation of operations) {
     if (operation.name === 'Replace') {
-      steps.push(() => replace(operation, parts.perform));
+      steps.push(() => replace(operation, perform));
       continue;
     }
-    const instance = instanceIn(operation, parts);
-    if (operation.name !== 'Add' || instance === undefined) return undefined;
+    const instance = instanceIn(operation, creation);
+    if (!creation || operation.name !== 'Add' || instance === undefined) return undefined;
     const others = created.get(instance);
     if (others) {
       others.push(operation);
@@ -81,14 +90,14 @@ function stepsOf(operations: readonly Operation[], parts: AtomicParts): readonly
     }
     const adds = [operation];
     created.set(instance, adds);
-    steps.push(() => parts.create(adds));
+    steps.push(() => creation.create(adds));
   }
   return steps;
 }
 
 const unsupported = (operations: readonly Operation[], parts: AtomicParts): readonly OperationOutcome[] =>
   operations.map((each) =>
-    each.name === 'Replace' || instanceIn(each, parts) !== undefined
+    each.name === 'Replace' || instanceIn(each, parts.creation) !== undefined
       ? outcomeWith(each, DmStatus.NotExecuted)
       : outcomeWith(each, DmStatus.OptionalFeatureNotSupported),
   );

@@ -1,10 +1,8 @@
-import { asPosternError } from '../../base/errors.ts';
-import type { Compound, NodeOperation, Operation, OperationOutcome } from '../../dm/server-session.ts';
+import type { NodeOperation, Operation, OperationOutcome } from '../../dm/server-session.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { type NodePath, parseNodeUri } from '../../dm/uri.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
-import { performAtomic } from './adapted-atomic.ts';
 import { AdaptedCreation } from './adapted-creation.ts';
 import type { AdaptedFirmware } from './adapted-firmware.ts';
 import { commandNotAllowed, findNode, notSupported } from './adapted-nodes.ts';
@@ -12,6 +10,7 @@ import type { AdaptedPatience } from './adapted-patience.ts';
 import { AdaptedReader } from './adapted-reader.ts';
 import { textIn } from './adapted-values.ts';
 import { AdaptedWriter } from './adapted-writer.ts';
+import { performOn, type SingleOperation } from './adapter.ts';
 
 /**
  * An LwM2M client as a management tree (GwMO, adaptation mode; the rules are ours, docs/gwmo.md): `./3/0/9` is resource 9 of
@@ -43,39 +42,19 @@ export class AdaptedClient {
 
   /** Does an operation. Never throws: a failure is a status of the outcome. */
   async perform(operation: Operation): Promise<OperationOutcome> {
-    if ('operations' in operation) {
-      if (operation.name === 'Atomic')
-        return await performAtomic(operation, {
-          perform: (each) => this.perform(each),
-          instanceOf: (add) => this.#creation.instanceOf(add),
-          create: (adds) => this.#creation.create(adds),
-        });
-      const parts: OperationOutcome[] = [];
-      for (const each of operation.operations) parts.push(await this.perform(each));
-      return { operation, status: DmStatus.Ok, results: [], parts };
-    }
-    if (this.#isCreate(operation)) return (await this.#creation.create([operation])).outcomes[0]!;
-    try {
-      return {
-        operation,
-        status: DmStatus.Ok,
-        results: [],
-        ...(await this.#patience.try(() => this.#command(operation))),
-      };
-    } catch (thrown) {
-      return { operation, status: asPosternError(thrown).dmStatus, results: [] };
-    }
+    return await performOn(operation, this.#patience, (each) => this.#command(each), this.#creation);
   }
 
   /** Whether this is an Add of an instance, or of a resource of a new one whose ID the client chooses. */
-  #isCreate(operation: Operation): operation is NodeOperation {
+  #isCreate(operation: SingleOperation): operation is NodeOperation {
     if (operation.name !== 'Add' || this.#creation.instanceOf(operation) === undefined) return false;
     const node = findNode(this.#client, parseNodeUri(operation.uri).path);
     return node.kind === 'new' || (node.kind === 'object' && node.path.length === 2);
   }
 
-  async #command(operation: Exclude<Operation, Compound>): Promise<Partial<OperationOutcome>> {
+  async #command(operation: SingleOperation): Promise<Partial<OperationOutcome>> {
     if (operation.name === 'Alert') throw notSupported('an LwM2M client has no user to ask');
+    if (this.#isCreate(operation)) return (await this.#creation.create([operation])).outcomes[0]!;
     const { name, uri } = operation;
     const { path, query } = parseNodeUri(uri);
     if (name === 'Get') return { results: await this.#reader.get(path, query) };

@@ -1,7 +1,7 @@
 import { PosternError } from '../../base/errors.ts';
 import { decodeCbor, encodeCbor } from './cbor.ts';
 import type { Element } from './elements.ts';
-import { commandWithValues, elementOf, messageOf, type SyncmlMessage } from './message.ts';
+import { commandWithValues, elementOf, hasOctets, messageOf, type SyncmlMessage } from './message.ts';
 import { cborSizes, type Sizes, wbxmlSizes, xmlSizes } from './size.ts';
 import { decodeWbxml, encodeWbxml } from './wbxml.ts';
 import { decodeXml, encodeXml } from './xml.ts';
@@ -62,14 +62,18 @@ export const encodeMessage = (message: SyncmlMessage, mediaType: string): Uint8A
  * and decodes them (`commandWithValues`).
  * @throws {PosternError} `unsupportedFormat`, `unsupportedVersion`, `malformed`, `tooLarge`
  */
-export const decodeMessage = (coded: Uint8Array, mediaType: string): SyncmlMessage =>
-  messageOf(codingOf(mediaType).decode(coded));
+export function decodeMessage(coded: Uint8Array, mediaType: string): SyncmlMessage {
+  const coding = codingOf(mediaType);
+  const message = messageOf(coding.decode(coded));
+  const isOpaque = coding.decode === decodeWbxml && message.commands.some(hasOctets);
+  return isOpaque ? { ...message, opaque: true } : message;
+}
 
 /**
  * Reads a message that no session takes, such as a bootstrap document. Its values are whole, and they are decoded.
  * @throws {PosternError} `unsupportedFormat`, `unsupportedVersion`, `malformed`, `tooLarge`
  */
 export function decodeDocument(coded: Uint8Array, mediaType: string): SyncmlMessage {
-  const message = decodeMessage(coded, mediaType);
-  return { ...message, commands: message.commands.map(commandWithValues) };
+  const { opaque, ...message } = decodeMessage(coded, mediaType);
+  return { ...message, commands: message.commands.map((each) => commandWithValues(each, opaque)) };
 }

@@ -1,7 +1,7 @@
 import { PosternError } from '../../base/errors.ts';
 import { fitsXml } from '../../base/presentable.ts';
 import { fromBase64 } from './base64.ts';
-import { utf8 } from './element-builder.ts';
+import { octetsOf, utf8 } from './element-builder.ts';
 import type { Content, Element, ElementName } from './elements.ts';
 import { isPacked, messageLimits } from './elements.ts';
 import {
@@ -56,8 +56,9 @@ const binaryFormats = new Set(['b64', 'bin']);
  * `b64` where the format of the node is `bin`; the result says `bin`. A TNDS object in WBXML is octets in every format.
  * Only for a whole value: base64 may be cut anywhere in chunks.
  * @param outer Meta of the command, which applies where the item has no Meta of its own
+ * @param isOpaque octets are opaque data of WBXML: base64 from most senders, the octets themselves from some
  */
-function itemWithValue(item: Item, outer: Meta | undefined): Item {
+function itemWithValue(item: Item, outer: Meta | undefined, isOpaque: boolean): Item {
   const { meta, data: value } = item;
   const format = meta?.format ?? outer?.format;
   const type = meta?.type ?? outer?.type;
@@ -68,7 +69,12 @@ function itemWithValue(item: Item, outer: Meta | undefined): Item {
         : item;
     return value instanceof Uint8Array ? { ...item, data: utf8(value) } : item;
   }
-  const octets = typeof value === 'string' ? fromBase64(value) : value;
+  const octets =
+    typeof value === 'string'
+      ? fromBase64(value)
+      : value && isOpaque && format === 'b64'
+        ? octetsOf(value)
+        : value;
   return { ...item, meta: { ...meta, format: 'bin' }, ...(octets !== undefined && { data: octets }) };
 }
 
@@ -203,6 +209,8 @@ export interface SyncmlMessage {
   readonly commands: readonly Command[];
   /** Whether this is the last message of its package. */
   readonly final: boolean;
+  /** Octets in its items came as opaque data of WBXML, which may be base64. */
+  readonly opaque?: true;
 }
 
 const commandShapes = Object.fromEntries(
@@ -246,14 +254,22 @@ function readCommand(element: Element, budget: { commands: number }): Command {
 /**
  * A command as it was read, with the data of its items in the form that their formats require: octets for `b64` and `bin`,
  * else text. Its values must be whole: those in chunks are put together before.
+ * @param isOpaque as `SyncmlMessage.opaque`
  * @throws {PosternError} `malformed` for what is not base64
  */
-export function commandWithValues(command: Command): Command {
+export function commandWithValues(command: Command, isOpaque = false): Command {
   if (command.name === 'Unknown') return command;
-  if (isCompositeCommand(command)) return { ...command, commands: command.commands.map(commandWithValues) };
+  if (isCompositeCommand(command))
+    return { ...command, commands: command.commands.map((each) => commandWithValues(each, isOpaque)) };
   const outer = metaOf(command);
-  return { ...command, items: command.items.map((item) => itemWithValue(item, outer)) } as Command;
+  return { ...command, items: command.items.map((item) => itemWithValue(item, outer, isOpaque)) } as Command;
 }
+
+/** Whether an item of a command has octets, before its values are decoded. */
+export const hasOctets = (command: Command): boolean =>
+  isCompositeCommand(command)
+    ? command.commands.some(hasOctets)
+    : itemsOf(command).some(({ data: value }) => value instanceof Uint8Array);
 
 /** Meta of a command, which applies to items that have none of their own. */
 export const metaOf = (command: Command): Meta | undefined => ('meta' in command ? command.meta : undefined);

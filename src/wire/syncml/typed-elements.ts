@@ -1,5 +1,6 @@
 import { PosternError } from '../../base/errors.ts';
 import { fitsXml } from '../../base/presentable.ts';
+import { utf8 } from './element-builder.ts';
 import type { Content, Element, ElementName } from './elements.ts';
 
 /** How a value of T stands in the content of one element. */
@@ -32,9 +33,13 @@ export type Infer<F extends Fields> = {
 const wrong = (name: ElementName, expected: string) =>
   new PosternError('malformed', `<${name}> holds no ${expected}`);
 
+/** A text. Some clients write every Data in WBXML as opaque data, that of a credential or a code as well. */
+const textIn = (content: Content): Content => (content instanceof Uint8Array ? utf8(content) : content);
+
 export const text = (name: ElementName): Shape<string> => ({
   name,
-  read: (content) => {
+  read: (coded) => {
+    const content = textIn(coded);
     if (typeof content !== 'string') throw wrong(name, 'text');
     // Every coding can be changed into XML: a gateway takes WBXML from a device and reports it in XML.
     if (!fitsXml(content)) throw wrong(name, 'text that XML can hold');
@@ -45,7 +50,8 @@ export const text = (name: ElementName): Shape<string> => ({
 
 const numberOf = (name: ElementName, digits: RegExp): Shape<number> => ({
   name,
-  read: (content) => {
+  read: (coded) => {
+    const content = textIn(coded);
     if (typeof content !== 'string' || !digits.test(content)) throw wrong(name, 'whole number');
     return Number(content);
   },

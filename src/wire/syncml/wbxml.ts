@@ -2,10 +2,10 @@ import { PosternError } from '../../base/errors.ts';
 import { DdfBuilder } from './ddf-builder.ts';
 import { ddfPage, ddfTag } from './ddf-wbxml.ts';
 import { writeDdf } from './ddf-xml.ts';
-import { ElementBuilder, octetsOf } from './element-builder.ts';
+import { ElementBuilder } from './element-builder.ts';
 import type { Element, ElementName } from './elements.ts';
 import { elements, isElementName, keyOfToken, messageLimits, nameOfKey } from './elements.ts';
-import { hasOpaqueData, metaText } from './meta-text.ts';
+import { hasOpaqueData } from './meta-text.ts';
 import { readWbxml, type WbxmlName } from './wbxml-reader.ts';
 import { WbxmlWriter } from './wbxml-writer.ts';
 
@@ -53,7 +53,7 @@ function write(writer: WbxmlWriter, { name, content }: Element, packed: boolean)
 
 /**
  * Reads a message in WBXML 1.1 to 1.3. A TNDS object that is written in Data as tokens of the DDF's code page becomes
- * XML text.
+ * XML text. Opaque data stays as it is.
  * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion`
  */
 export function decodeWbxml(coded: Uint8Array): Element {
@@ -87,30 +87,7 @@ export function decodeWbxml(coded: Uint8Array): Element {
       embedded = undefined;
     },
   });
-  return withOctets(builder.finish(), undefined);
-}
-
-/**
- * The element with all opaque data of format `b64` decoded.
- * @param outer format from the Meta of a surrounding element, which applies where an item has none
- */
-function withOctets(element: Element, outer: string | undefined): Element {
-  if (!Array.isArray(element.content)) {
-    const isOpaque = element.name === 'Data' && element.content instanceof Uint8Array && outer === 'b64';
-    return isOpaque ? { ...element, content: octetsOf(element.content as Uint8Array) } : element;
-  }
-  const children = element.content as readonly Element[];
-  const inner = metaText(children, 'Format') ?? outer;
-  // Most elements have no such data, and stay as they are.
-  let changed: Element[] | undefined;
-  for (let at = 0; at < children.length; at++) {
-    const child = children[at]!;
-    const read = withOctets(child, inner);
-    if (read === child) continue;
-    changed ??= [...children];
-    changed[at] = read;
-  }
-  return changed ? { ...element, content: changed } : element;
+  return builder.finish();
 }
 
 function elementName({ page, token, literal }: WbxmlName): ElementName | undefined {

@@ -1,0 +1,54 @@
+import type { Monotonic } from '../../base/clock.ts';
+import { asPosternError } from '../../base/errors.ts';
+import type { Compound, Operation, OperationOutcome } from '../../dm/server-session.ts';
+import { DmStatus } from '../../dm/status.ts';
+import { type Creation, performAtomic } from './adapted-atomic.ts';
+import type { AdaptedPatience } from './adapted-patience.ts';
+
+/**
+ * What adaptation mode (GwMO) needs of a protocol, so that devices which speak it are managed by DM commands. All of it is about
+ * devices that are attached to this gateway itself. docs/adapters.md says how to add one.
+ */
+export interface Adapter {
+  /** Whether a device listens only after it was heard. Undefined for a device that this adapter does not have. */
+  readonly sleeps: (deviceId: string) => boolean | undefined;
+  /** When a device was heard last. */
+  readonly lastHeard: (deviceId: string) => Monotonic;
+  /** Whether a device has been heard at its address since a time, or answers there now. Never rejects. */
+  readonly isThere: (deviceId: string, since: Monotonic, signal: AbortSignal) => Promise<boolean>;
+  /** Does an operation. Never rejects: a failure is a status of the outcome. `performOn` does what is common. */
+  readonly perform: (
+    deviceId: string,
+    operation: Operation,
+    patience: AdaptedPatience,
+  ) => Promise<OperationOutcome>;
+}
+
+/** A command on one node, or a question to the user. */
+export type SingleOperation = Exclude<Operation, Compound>;
+
+/**
+ * Does an operation on a device that knows neither Atomic nor Sequence. Never rejects.
+ * @param command does a single one; what it throws becomes the status
+ * @param creation what an Atomic of Adds is done by, where the protocol can create something by several Adds
+ */
+export async function performOn(
+  operation: Operation,
+  patience: AdaptedPatience,
+  command: (operation: SingleOperation) => Promise<Partial<OperationOutcome>>,
+  creation?: Creation,
+): Promise<OperationOutcome> {
+  const perform = (each: Operation) => performOn(each, patience, command, creation);
+  if ('operations' in operation) {
+    if (operation.name === 'Atomic') return await performAtomic(operation, { perform, creation });
+    const parts: OperationOutcome[] = [];
+    for (const each of operation.operations) parts.push(await perform(each));
+    return { operation, status: DmStatus.Ok, results: [], parts };
+  }
+  const done = { operation, status: DmStatus.Ok, results: [] };
+  try {
+    return { ...done, ...(await patience.try(() => command(operation))) };
+  } catch (thrown) {
+    return { ...done, status: asPosternError(thrown).dmStatus };
+  }
+}

@@ -1,0 +1,284 @@
+import { seededEntropy } from '../../src/base/entropy.ts';
+import { ClientSession } from '../../src/dm/client-session.ts';
+import { decodeMessage, encodeMessage } from '../../src/wire/syncml/codec.ts';
+import { elementOf } from '../../src/wire/syncml/message.ts';
+import { encodeXml } from '../../src/wire/syncml/xml.ts';
+import { siteTree } from '../dm/parties.ts';
+import { Dice } from '../peers/stock/dice.ts';
+import { DmServer, type ServerHabits, serverHabits, type Wanted } from '../peers/stock/dm-server.ts';
+import { mediaTypeOf } from '../peers/stock/markup.ts';
+import type { Disagreement, Play } from './play.ts';
+
+const deviceId = 'urn:dev:1';
+const serverId = 'dm.example';
+
+/** The tree of the client as the server believes it to be: values of leaves by URI; a node without a value is interior. */
+type Believed = Map<string, string | undefined>;
+
+/** One session of Postern's client with a stock server. */
+export const playDmServer: Play = async (seed, trace, given = {}) => {
+  const dice = new Dice(seed);
+  const habits: ServerHabits = { ...serverHabits(dice), ...given };
+  const nonces = { client: dice.octets(8), server: dice.octets(8) };
+  const rounds = Array.from({ length: dice.between(1, 3) }, (_, round) => wantedBy(dice, round));
+  const server = new DmServer({
+    dice,
+    habits,
+    deviceId,
+    serverId,
+    secret: 'server-secret',
+    clientSecret: 'client-secret',
+    nonces,
+    rounds,
+  });
+  const { tree } = siteTree();
+  const session = new ClientSession({
+    ends: { local: deviceId, remote: serverId },
+    account: {
+      own: { name: deviceId, secret: 'client-secret', nonce: nonces.client },
+      peer: { name: serverId, secret: 'server-secret', nonce: nonces.server, schemes: ['md5', 'basic'] },
+    },
+    saveNonces: () => {},
+    entropy: seededEntropy(seed),
+    sessionId: '1',
+    notified: false,
+    tree,
+  });
+  const mediaType = mediaTypeOf(habits.writing);
+  const found: string[] = [];
+  let messages = 0;
+  try {
+    for (let next = session.start() as ReturnType<ClientSession['start']> | undefined; next; ) {
+      if (++messages > 900) throw new Error('the session does not end');
+      const body = encodeMessage(next, mediaType);
+      trace?.(`> ${encodeXml(elementOf(next))}`);
+      const answer = server.answer(body);
+      const message = decodeMessage(answer, mediaType);
+      trace?.(`< ${encodeXml(elementOf(message))}`);
+      next = await session.receive(message, { body: answer });
+    }
+  } catch (thrown) {
+    found.push(`the client throws ${(thrown as Error).stack}`);
+  }
+  found.push(...server.complaints);
+  const status = session.outcome?.status;
+  const end = status === 200 ? (server.end ?? 'none') : `${status}`;
+  const mayFail = (habits.maxMsgSize ?? 5000) < 1000 && [status, Number(server.end)].includes(413);
+  const isAborted = server.end === 'aborted' && status === 514;
+  if (end !== 'done' && !mayFail && !isAborted)
+    found.push(`the client ends with ${status} (${session.outcome?.reason}), the server with ${server.end}`);
+  if (end === 'done') found.push(...compare(rounds.flat(), habits, tree));
+  return { end, disagreements: found.map((what): Disagreement => ({ what, habits })) };
+};
+
+function wantedBy(dice: Dice, round: number): Wanted[] {
+  const value = (): Pick<Wanted, 'value'> => ({ value: dice.text(dice.pick([0, 3, 90, 1300, 3000])) });
+  const room = () => `Site/Rooms/r${round}${dice.below(2)}`;
+  const single = (): Wanted => {
+    const found = new Map<string, string>();
+    switch (dice.below(12)) {
+      case 0:
+        return { name: 'Replace', uri: 'Site/Name', format: 'chr', ...value(), found };
+      case 1:
+        return {
+          name: 'Replace',
+          uri: 'Site/Blob',
+          format: 'bin',
+          value: dice.octets(dice.pick([1, 50, 2000])),
+          found,
+        };
+      case 2:
+        return {
+          name: 'Replace',
+          uri: dice.pick(['Site/Serial', 'Site/Missing']),
+          format: 'chr',
+          ...value(),
+          found,
+        };
+      case 3:
+        return {
+          name: 'Replace',
+          uri: 'Site/Count',
+          format: 'int',
+          value: String(dice.between(-9, 999)),
+          found,
+        };
+      case 4:
+        return { name: 'Add', uri: room(), format: 'node', found };
+      case 5:
+        return { name: 'Add', uri: `${room()}/Note`, format: 'chr', ...value(), found };
+      case 6:
+        return { name: 'Delete', uri: dice.pick([room(), `${room()}/Note`, 'Site/Name']), found };
+      case 7:
+        return { name: 'Copy', uri: `${room()}/Note`, from: 'Site/Name', found };
+      case 8:
+        return { name: 'Exec', uri: 'Do', found };
+      case 9:
+        return { name: 'Get', uri: 'Site?list=StructData', found };
+      default:
+        return {
+          name: 'Get',
+          uri: dice.pick([
+            'Site/Name',
+            'Site/Blob',
+            'Site/Serial',
+            'Site/Secret',
+            'Site/Missing',
+            'DevInfo/Man',
+            `${room()}/Note`,
+          ]),
+          found,
+        };
+    }
+  };
+  return Array.from({ length: dice.pick([1, 3, 12]) }, () => {
+    if (!dice.chance(0.15)) return single();
+    const name = dice.pick<'Atomic' | 'Sequence'>(['Atomic', 'Sequence']);
+    const inner = Array.from({ length: dice.between(1, 3) }, single).filter(
+      (each) =>
+        (each.name !== 'Get' || name === 'Sequence') &&
+        each.name !== 'Exec' &&
+        (each.value ?? '').length < 200,
+    );
+    return inner.length === 0 ? single() : { name, uri: '', inner, found: new Map() };
+  });
+}
+
+const coded = (data: string | Uint8Array): string =>
+  typeof data === 'string' ? data : Buffer.from(data).toString('base64');
+
+/** What the client said, against what a client has to do (OMA DM tree and description 1.2, and the access types of the tree). */
+function compare(
+  all: readonly Wanted[],
+  habits: ServerHabits,
+  tree: ReturnType<typeof siteTree>['tree'],
+): string[] {
+  const believed: Believed = new Map([
+    ['Site/Name', 'north'],
+    ['Site/Count', '3'],
+    ['Site/Serial', 's-1'],
+    ['Site/Blob', coded(Buffer.from([1, 2]))],
+    ['DevInfo/Man', 'Maker'],
+  ]);
+  const found: string[] = [];
+  for (const wanted of all) found.push(...judge(wanted, believed, habits));
+  for (const [uri, value] of believed) {
+    const view = tree.view(uri.split('/'));
+    const is = view && (view.format === 'node' ? undefined : coded(view.value ?? ''));
+    if (!view || is !== value) found.push(`${uri} is ${is?.slice(0, 60)}, not ${value?.slice(0, 60)}`);
+  }
+  for (const name of tree.view(['Site', 'Rooms'])?.children ?? [])
+    if (!believed.has(`Site/Rooms/${name}`)) found.push(`the room ${name} is there`);
+  return found;
+}
+
+function judge(wanted: Wanted, believed: Believed, habits: ServerHabits): string[] {
+  const { name, uri, status, inner } = wanted;
+  const said = `${name} ${uri}`;
+  if (inner) return judgeInner(wanted, inner, believed, habits);
+  const right = perform(wanted, believed, habits);
+  if (wanted.silent) return status === undefined ? [] : [`${said}: ${status}, though none was wanted`];
+  if (status !== right) return [`${said}: ${status}, not ${right}`];
+  return judgeFound(wanted, believed, habits);
+}
+
+/** What a Get found. */
+function judgeFound(
+  { name, uri, status, found }: Wanted,
+  believed: Believed,
+  habits: ServerHabits,
+): string[] {
+  if (name !== 'Get' || status !== 200) return [];
+  const said = `${name} ${uri}`;
+  if (!uri.includes('?')) {
+    const is = found.get(uri);
+    return is === believed.get(uri)
+      ? []
+      : [`${said}: ${is?.slice(0, 60)}, not ${believed.get(uri)?.slice(0, 60)}`];
+  }
+  const { maxObjSize = Number.POSITIVE_INFINITY } = habits;
+  return [...believed].flatMap(([at, value]) => {
+    if (!at.startsWith('Site/') || value === undefined || value.length > maxObjSize) return [];
+    const is = found.get(at);
+    return is === value ? [] : [`${said}: ${at} is ${is?.slice(0, 60)}, not ${value.slice(0, 60)}`];
+  });
+}
+
+function judgeInner(
+  outer: Wanted,
+  inner: readonly Wanted[],
+  believed: Believed,
+  habits: ServerHabits,
+): string[] {
+  const isAtomic = outer.name === 'Atomic';
+  const before = new Map(believed);
+  const rights: number[] = [];
+  const found: string[] = [];
+  for (const each of inner) {
+    const isOver = isAtomic && rights.some((status) => status >= 300);
+    rights.push(isOver ? 215 : perform(each, believed, habits));
+    found.push(...judgeFound(each, believed, habits));
+  }
+  const hasFailed = isAtomic && rights.some((status) => status >= 300);
+  if (hasFailed) {
+    believed.clear();
+    for (const [uri, value] of before) believed.set(uri, value);
+  }
+  const all = [
+    hasFailed ? 507 : 200,
+    ...rights.map((status) => (hasFailed && status === 200 ? 216 : status)),
+  ];
+  const is = [outer.status, ...inner.map(({ status }) => status)];
+  return is.join() === all.join()
+    ? found
+    : [`${outer.name} of ${inner.map(({ name, uri }) => `${name} ${uri}`)}: ${is}, not ${all}`];
+}
+
+/** Does a command in the tree as the server believes it to be. Returns the right status. */
+function perform(
+  { name, uri, from = '', value = '' }: Wanted,
+  believed: Believed,
+  habits: ServerHabits,
+): number {
+  const { maxObjSize = Number.POSITIVE_INFINITY } = habits;
+  const parent = uri.split('/').slice(0, -1).join('/');
+  const exists = believed.has(uri);
+  switch (name) {
+    case 'Get': {
+      if (uri === 'Site/Secret') return 405;
+      const [base = ''] = uri.split('?');
+      if (base !== uri) {
+        const large = [...believed].some(
+          ([at, held = '']) => at.startsWith('Site/') && Buffer.byteLength(held) > maxObjSize,
+        );
+        return large ? 413 : 200;
+      }
+      if (!exists) return 404;
+      return Buffer.byteLength(believed.get(uri) ?? '') > maxObjSize ? 413 : 200;
+    }
+    case 'Replace':
+      if (uri === 'Site/Serial') return 405;
+      if (!exists) return 404;
+      believed.set(uri, coded(value));
+      return 200;
+    case 'Add':
+    case 'Copy': {
+      if (exists && name === 'Add') return 418;
+      // Interior nodes that are missing are added as well.
+      if (uri.endsWith('/Note') && !believed.has(parent)) believed.set(parent, undefined);
+      believed.set(
+        uri,
+        name === 'Copy' ? believed.get(from) : uri.endsWith('/Note') ? coded(value) : undefined,
+      );
+      return 200;
+    }
+    case 'Delete':
+      if (uri === 'Site/Name') return 405;
+      if (!exists) return 404;
+      for (const each of [...believed.keys()])
+        if (each === uri || each.startsWith(`${uri}/`)) believed.delete(each);
+      return 200;
+    default:
+      return 202;
+  }
+}
