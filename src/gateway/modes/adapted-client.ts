@@ -3,6 +3,7 @@ import { DmStatus } from '../../dm/status.ts';
 import { type NodePath, parseNodeUri } from '../../dm/uri.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
+import { type AdaptedCompositeParts, performComposite } from './adapted-composite.ts';
 import { AdaptedCreation } from './adapted-creation.ts';
 import type { AdaptedFirmware } from './adapted-firmware.ts';
 import { commandNotAllowed, findNode, notSupported } from './adapted-nodes.ts';
@@ -23,6 +24,7 @@ export class AdaptedClient {
   readonly #reader: AdaptedReader;
   readonly #writer: AdaptedWriter;
   readonly #creation: AdaptedCreation;
+  readonly #composite: AdaptedCompositeParts;
 
   constructor(client: Registration, calls: LwM2mCalls, firmware: AdaptedFirmware, patience: AdaptedPatience) {
     const { signal } = patience;
@@ -38,11 +40,15 @@ export class AdaptedClient {
       patiently: (command) => patience.try(command),
       perform: (operation) => this.perform(operation),
     });
+    this.#composite = { client, calls, writer: this.#writer, patience };
   }
 
   /** Does an operation. Never throws: a failure is a status of the outcome. */
   async perform(operation: Operation): Promise<OperationOutcome> {
-    return await performOn(operation, this.#patience, (each) => this.#command(each), this.#creation);
+    return await performOn(operation, this.#patience, (each) => this.#command(each), {
+      creation: this.#creation,
+      atomic: (atomic) => performComposite(atomic, this.#composite),
+    });
   }
 
   /** Whether this is an Add of an instance, or of a resource of a new one whose ID the client chooses. */

@@ -24,23 +24,34 @@ export interface Adapter {
   ) => Promise<OperationOutcome>;
 }
 
+/** What a protocol can do at once, where DM has several commands. */
+export interface AtOnce {
+  /** Creates something by several Adds. */
+  readonly creation?: Creation;
+  /** Does an Atomic in one request. Resolves with nothing where the device cannot: the commands are done one by one then. */
+  readonly atomic?: (atomic: Compound) => Promise<OperationOutcome | undefined>;
+}
+
 /** A command on one node, or a question to the user. */
 export type SingleOperation = Exclude<Operation, Compound>;
 
 /**
  * Does an operation on a device that knows neither Atomic nor Sequence. Never rejects.
  * @param command does a single one; what it throws becomes the status
- * @param creation what an Atomic of Adds is done by, where the protocol can create something by several Adds
  */
 export async function performOn(
   operation: Operation,
   patience: AdaptedPatience,
   command: (operation: SingleOperation) => Promise<Partial<OperationOutcome>>,
-  creation?: Creation,
+  atOnce: AtOnce = {},
 ): Promise<OperationOutcome> {
-  const perform = (each: Operation) => performOn(each, patience, command, creation);
+  const perform = (each: Operation) => performOn(each, patience, command, atOnce);
   if ('operations' in operation) {
-    if (operation.name === 'Atomic') return await performAtomic(operation, { perform, creation });
+    if (operation.name === 'Atomic')
+      return (
+        (await atOnce.atomic?.(operation)) ??
+        (await performAtomic(operation, { perform, creation: atOnce.creation }))
+      );
     const parts: OperationOutcome[] = [];
     for (const each of operation.operations) parts.push(await perform(each));
     return { operation, status: DmStatus.Ok, results: [], parts };
