@@ -1,4 +1,4 @@
-import type { IncomingMessage, OutgoingMessage } from 'coap';
+import type { IncomingMessage, ObserveWriteStream, OutgoingMessage } from 'coap';
 import { asPosternError } from '../base/errors.ts';
 import { ContentFormat } from '../wire/coap/content-formats.ts';
 import { type Link, parseLinks } from '../wire/coap/link-format.ts';
@@ -69,6 +69,23 @@ export interface StackIncoming {
   readonly contentFormat: number | undefined;
   /** Content-Format number. */
   readonly accept: number | undefined;
+  /** The sender and the token of its request: the name of an observation. */
+  readonly peer: string;
+  /** Present when the sender wants to observe (RFC 7641). It is told the answer in any case. */
+  readonly observer?: StackObserver;
+  /** The sender does not want to observe any more. */
+  readonly isCancelled: boolean;
+}
+
+/** Who observes a resource of the device. */
+export interface StackObserver {
+  readonly key: string;
+  /** Sends a notification, in blocks where it is long. */
+  notify(answer: StackAnswer): void;
+  /** Calls `listener` when the observer has rejected a notification, or does not acknowledge any. */
+  onEnd(listener: () => void): void;
+  /** Sends nothing any more. */
+  end(): void;
 }
 
 /** A response that the device sends. */
@@ -117,6 +134,35 @@ export function linksIn(incoming: IncomingMessage): Discovered | undefined {
   }
 }
 
+/** Bytes of a block, and its size exponent. */
+const block = { bytes: 1024, exponent: 6, more: 8 } as const;
+
+/** The ETag that the package gives to the later blocks of a body: the exclusive or of all pairs of octets. */
+function tagOf(payload: Uint8Array): Buffer {
+  const tag = Buffer.alloc(2);
+  for (const [at, octet] of payload.entries()) tag[at % 2]! ^= octet;
+  return tag;
+}
+
+/** The package sends a notification in one message only, so the first block is made here. The rest is a request for the resource. */
+function observerOf(key: string, stream: ObserveWriteStream): StackObserver {
+  return {
+    key,
+    notify: ({ code, payload = new Uint8Array(), contentFormat }) => {
+      if (stream.writableEnded) return;
+      stream.statusCode = code;
+      if (contentFormat !== undefined) stream.setOption('Content-Format', writeUint(contentFormat));
+      if (payload.length > block.bytes) {
+        stream.setOption('Block2', Buffer.of(block.exponent | block.more));
+        stream.setOption('ETag', tagOf(payload));
+      }
+      stream.write(Buffer.from(payload.subarray(0, block.bytes)));
+    },
+    onEnd: (listener) => stream.once('finish', listener),
+    end: () => stream.end(),
+  };
+}
+
 /** Has a request answered, and sends the answer. */
 export async function answer(
   request: IncomingMessage,
@@ -125,21 +171,33 @@ export async function answer(
   isProtected: boolean,
 ): Promise<void> {
   try {
-    const { method, url, payload } = request;
+    const { method, url, payload, rsinfo } = request;
+    const peer = `${rsinfo.address} ${rsinfo.port} ${request._packet.token?.toString('hex')}`;
+    const { Observe: observe } = request.headers as { Observe?: unknown };
+    const observer = observe === 0 ? observerOf(peer, response as unknown as ObserveWriteStream) : undefined;
     const given = await answering({
       method,
       url,
       payload,
       isProtected,
+      peer,
+      isCancelled: observe === 1,
+      ...(observer && { observer }),
       contentFormat: formatIn(request, 'Content-Format'),
       accept: formatIn(request, 'Accept'),
     });
+    if (observer && given.code.startsWith('2.')) {
+      observer.notify(given);
+      return;
+    }
     response.code = given.code;
+    response.statusCode = given.code;
     if (given.contentFormat !== undefined)
       response.setOption('Content-Format', writeUint(given.contentFormat));
     response.end(given.payload && Buffer.from(given.payload));
   } catch (thrown) {
     response.code = asPosternError(thrown).coapCode;
+    response.statusCode = response.code;
     response.end();
   }
 }

@@ -16,6 +16,7 @@ import {
   ServerResource,
 } from '../wire/lwm2m/objects.ts';
 import { isBelow, type Path, parsePath, pathText } from '../wire/lwm2m/path.ts';
+import type { Entry, Value } from '../wire/lwm2m/resource.ts';
 import { instancesIn } from '../wire/lwm2m/tlv.ts';
 import { halfway, untilAttached, untilMoved } from './attachment.ts';
 import { ClientKeys, serverAccount } from './client-keys.ts';
@@ -24,6 +25,7 @@ import { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import type { DeviceSurroundings } from './device.ts';
 import { LwM2mObjects } from './lwm2m-objects.ts';
+import { LwM2mReports } from './lwm2m-reports.ts';
 import { protectionOf } from './protected-datagrams.ts';
 
 /** Milliseconds for one exchange, and for the gateway to finish a bootstrap. */
@@ -50,6 +52,7 @@ export class LwM2mDevice implements AsyncDisposable {
   readonly #coap: CoapStack;
   readonly #objects = new LwM2mObjects([light]);
   readonly #keys: ClientKeys;
+  readonly #reports: LwM2mReports;
   readonly #stop = new AbortController();
   readonly #attached = Promise.withResolvers<void>();
   /** Present while the device is being bootstrapped. Resolves when the bootstrap server says that it has finished. */
@@ -72,6 +75,13 @@ export class LwM2mDevice implements AsyncDisposable {
     this.#entropy = entropy;
     this.#events = events;
     const { interface: where } = config.network;
+    this.#reports = new LwM2mReports({
+      objects: this.#objects,
+      written: (entries) => {
+        for (const entry of entries) this.#written(entry.path, [entry]);
+      },
+      clock,
+    });
     this.#keys = new ClientKeys({ config, objects: this.#objects, events });
     const { contextFor } = this.#keys;
     const protection = protectionOf(config, { clock, entropy, events, contextFor });
@@ -101,6 +111,43 @@ export class LwM2mDevice implements AsyncDisposable {
     return this.#objects.value(...parsePath(path));
   }
 
+  /** Sets the value of a resource, as a sensor does. Observers are told as their conditions say. */
+  set(path: string, value: Value): void {
+    const [object = 0, instance = 0, resource = 0] = parsePath(path);
+    this.#objects.put([object, instance], { [resource]: value });
+  }
+
+  /** Number of observations of its resources. */
+  get observations(): number {
+    return this.#reports.observations;
+  }
+
+  /**
+   * Sends the values at these paths unasked (Send, LwM2M core 1.1, section 6.4.6). Registers again when the server does not know the
+   * device any more.
+   * @throws {PosternError} `notFound` without a registration or a value, `timeout`, `unavailable`
+   */
+  async send(paths: readonly string[]): Promise<void> {
+    const { base } = this.#registration ?? {};
+    if (base === undefined) throw new PosternError('notFound', `${this.id} is not registered`);
+    const time = this.#clock.wall() / 1000;
+    const entries = paths.flatMap((path) => this.#objects.read(parsePath(path)));
+    const { code } = await this.#coap.request({
+      method: 'POST',
+      base,
+      path: '/dp',
+      contentFormat: ContentFormat.SenmlCbor,
+      payload: encodeContent(
+        ContentFormat.SenmlCbor,
+        entries.map((entry) => ({ ...entry, time })),
+        [],
+      ),
+      timeout,
+    });
+    if (code === '4.04') await this.#register(base);
+    if (code !== '2.04') throw new PosternError('unavailable', `the values were refused with ${code}`);
+  }
+
   /**
    * Opens the socket. Registering continues in the background.
    * @throws {PosternError} `configuration`
@@ -117,6 +164,7 @@ export class LwM2mDevice implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#stop.signal.aborted) return;
     this.#stop.abort();
+    this.#reports.clear();
     this.#attached.reject(new PosternError('unavailable', 'the device stops'));
     await this.#coap[Symbol.asyncDispose]();
     await this.#running;
@@ -260,6 +308,8 @@ export class LwM2mDevice implements AsyncDisposable {
   }
 
   async #register(base: string): Promise<void> {
+    // The server observes anew after it.
+    this.#reports.clear();
     const links = [
       { target: '/', attributes: { rt: 'oma.lwm2m', ct: String(ContentFormat.SenmlCbor) } },
       ...this.#objects.registered.map((path) => ({ target: pathText(path), attributes: {} })),
@@ -280,12 +330,15 @@ export class LwM2mDevice implements AsyncDisposable {
     this.#events.emit('device.attach-done', { device: this.id, gateway: base });
   }
 
-  #asked({ method, url, payload, contentFormat, accept }: StackIncoming): StackAnswer {
+  #asked(request: StackIncoming): StackAnswer {
+    const { method, url, payload, contentFormat, accept } = request;
     const [pathname = ''] = url.split('?');
     if (pathname === '/bs' && method === 'POST') {
       this.#finished?.resolve();
       return { code: '2.04' };
     }
+    const reported = this.#reports.answer(request);
+    if (reported) return reported;
     const path = parsePath(pathname);
     switch (method) {
       case 'GET':
@@ -364,13 +417,16 @@ export class LwM2mDevice implements AsyncDisposable {
       this.#objects.put(path, Object.fromEntries(entries.map((entry) => [entry.path[2], entry.value])));
     else {
       this.#objects.write(path, entries);
-      this.#events.emit('device.written', { device: this.id, path: pathText(path) });
-      const isPackage = pathText(path) === pathText([ObjectId.Firmware, 0, FirmwareResource.PackageUri]);
-      const uri = String(entries[0]?.value ?? '');
-      if (isPackage)
-        this.#downloading = background(this.#events, 'device-firmware', () => this.#download(uri));
+      this.#written(path, entries);
     }
     return { code: '2.04' };
+  }
+
+  #written(path: Path, entries: readonly Entry[]): void {
+    this.#events.emit('device.written', { device: this.id, path: pathText(path) });
+    const isPackage = pathText(path) === pathText([ObjectId.Firmware, 0, FirmwareResource.PackageUri]);
+    const uri = String(entries[0]?.value ?? '');
+    if (isPackage) this.#downloading = background(this.#events, 'device-firmware', () => this.#download(uri));
   }
 
   #post(path: Path, payload: Uint8Array, contentFormat: number | undefined): StackAnswer {

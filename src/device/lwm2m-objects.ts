@@ -24,6 +24,8 @@ export class LwM2mObjects {
   readonly #executables = new Map<string, { path: Path; execute: Execute }>();
   readonly #instances = new Map<string, Path>();
   readonly #open: ReadonlySet<number>;
+  /** Called when the value of a resource has changed. */
+  onChange: (path: Path) => void = () => {};
 
   /** @param open IDs of the objects of which a server may create and delete instances */
   constructor(open: readonly number[]) {
@@ -94,8 +96,17 @@ export class LwM2mObjects {
    */
   write(path: Path, entries: readonly Entry[]): void {
     if (path.length < 2) throw notAllowed(path);
+    if (entries.some(({ path: at }) => !isBelow(at, path)))
+      throw new PosternError('malformed', 'a value outside the path of the request');
+    this.writeAll(entries);
+  }
+
+  /**
+   * Writes existing resources, all or none.
+   * @throws {PosternError} `notFound`, `notAllowed`, `full`
+   */
+  writeAll(entries: readonly Entry[]): void {
     for (const { path: at } of entries) {
-      if (!isBelow(at, path)) throw new PosternError('malformed', 'a value outside the path of the request');
       if (!this.#instances.has(key(at.slice(0, 2)))) throw notThere(at);
       const operations = describeResource(at)?.operations;
       if (operations !== undefined && !operations.includes('W')) throw notAllowed(at);
@@ -164,6 +175,8 @@ export class LwM2mObjects {
   #set(path: Path, value: Value): void {
     if (!this.#values.has(key(path)) && this.#values.size >= bound)
       throw new PosternError('full', `no room for more than ${bound} resources`);
+    const before = this.value(...path);
     this.#values.set(key(path), { path, value });
+    if (before !== value) this.onChange(path);
   }
 }

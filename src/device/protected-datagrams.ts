@@ -17,8 +17,8 @@ import {
   Type,
 } from '../wire/coap/codec.ts';
 import { Code, isRequestCode } from '../wire/coap/codes.ts';
-import { CoapRequest, type Handler, type Remote, type Reply } from '../wire/coap/message.ts';
-import { Option, textOptions } from '../wire/coap/options.ts';
+import { CoapRequest, type Handler, type Remote, type Reply, type Seal } from '../wire/coap/message.ts';
+import { Option, textOptions, uintOption } from '../wire/coap/options.ts';
 import { remoteKey } from '../wire/coap/peer.ts';
 import type { OutgoingRequest } from '../wire/coap/pending-requests.ts';
 import { parametersOf } from '../wire/secure/oscore/config.ts';
@@ -91,6 +91,10 @@ interface Served {
   /** Takes the response of the package. */
   answered: ((reply: Reply) => void) | undefined;
   readonly below: Below;
+  /** Protects the notifications that follow. */
+  seal: Seal | undefined;
+  /** The last of them. */
+  notification: { readonly messageId: number; readonly datagram: Promise<Buffer> } | undefined;
   /** Type and message ID of this response. */
   header: Pick<CoapMessage, 'type' | 'messageId'> | undefined;
   sent: Buffer | undefined;
@@ -118,6 +122,8 @@ export class ProtectedDatagrams {
   /** By place and message ID, and the same by place and token. */
   readonly #served = new BoundedMap<string, Served>(remembered);
   readonly #servedByToken = new BoundedMap<string, Served>(remembered);
+  /** Requests that observe, by place and token. */
+  readonly #observed = new BoundedMap<string, Served>(remembered);
   /**
    * By the token on the wire, which no two requests share, and by message ID. So a late response to an earlier request is not taken
    * for that to a later one.
@@ -240,12 +246,28 @@ export class ProtectedDatagrams {
 
   /** Protects a response of the package. */
   #answer({ type, messageId, token, code, options, payload }: CoapMessage, to: Place, below: Below): void {
-    const served = this.#servedByToken.get(`${keyOf(to)} ${hexOf(token)}`);
+    const key = `${keyOf(to)} ${hexOf(token)}`;
+    const served = this.#servedByToken.get(key) ?? this.#observed.get(key);
     if (!served) return;
     if (served.sent && served.header?.messageId === messageId) below.send(served.sent, to);
+    else if (served.sent && served.seal) {
+      this.#notify(served, served.seal, { type, messageId, token, code, options, payload }, to);
+      return;
+    }
     served.header ??= { type, messageId };
     served.answered?.({ code, options, payload });
     served.answered = undefined;
+  }
+
+  /** Protects a notification (RFC 7641) once, and sends it as often as the package does. */
+  #notify(served: Served, seal: Seal, message: CoapMessage, to: Place): void {
+    const { type, messageId, token } = message;
+    if (served.notification?.messageId !== messageId) {
+      const sealed = seal(message).then((reply) => encode({ type, messageId, token, ...reply }));
+      served.notification = { messageId, datagram: sealed };
+    }
+    const { datagram } = served.notification;
+    void background(this.#parts.events, 'device-coap', async () => served.below.send(await datagram, to));
   }
 
   #arrives(datagram: Buffer, from: Place, below: Below): void {
@@ -303,6 +325,8 @@ export class ProtectedDatagrams {
     }
     const served: Served = {
       below,
+      seal: undefined,
+      notification: undefined,
       plain: undefined,
       answered: undefined,
       header: undefined,
@@ -321,11 +345,13 @@ export class ProtectedDatagrams {
   }
 
   /** Hands an opened request to the package, and waits for its response. */
-  #handOver({ message, payload, remote }: CoapRequest): Promise<Reply> | undefined {
+  #handOver({ message, payload, remote, seal }: CoapRequest): Promise<Reply> | undefined {
     const { type, messageId, token, code, options } = message;
     const served = this.#served.get(`${remote.key} ${messageId}`);
     if (!served) return undefined;
-    this.#servedByToken.set(`${remote.key} ${hexOf(token)}`, served);
+    const observes = uintOption(options, Option.Observe) === 0;
+    if (observes) served.seal = seal;
+    (observes ? this.#observed : this.#servedByToken).set(`${remote.key} ${hexOf(token)}`, served);
     served.plain = encode({ type, messageId, token, code, options, payload });
     const { promise, resolve } = Promise.withResolvers<Reply>();
     served.answered = resolve;

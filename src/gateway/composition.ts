@@ -522,6 +522,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     uplinkListener,
     associations,
     arrivals,
+    signals,
     presence,
     lwm2m,
     management,

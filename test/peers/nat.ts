@@ -71,6 +71,15 @@ export class Nat implements AsyncDisposable {
     this.#mappings.set(heir, { inside: heir, outer: mapping.outer });
   }
 
+  /** Forgets the mapping of a device, as after an idle time. Its next datagram gets another port. */
+  async rebind(inside = this.insidePorts[0]!): Promise<void> {
+    const { outer } = this.#mappings.get(inside)!;
+    this.#mappings.delete(inside);
+    const closed = once(outer, 'close');
+    outer.close();
+    await closed;
+  }
+
   /** Sends a datagram to the gateway from the address and port by which it sees a device, as a liar can who forges both. */
   forge(datagram: Uint8Array, inside = this.insidePorts[0]!): void {
     this.#mappings.get(inside)!.outer.send(datagram, this.#gateway, this.#family === 6 ? '::1' : '127.0.0.1');

@@ -20,6 +20,8 @@ const noComposite: ReadonlySet<number> = new Set([
 
 const names = ['pmin', 'pmax', 'gt', 'lt', 'st'] as const;
 const root: Path = [];
+/** Bytes of a list of paths: one block. A longer one could not be repeated with each block of the answer. */
+const mostPaths = 1024;
 
 /**
  * The information reporting interface towards clients, and the composite operations (LwM2M core 1.1, sections 6.3.8, 6.3.9 and 6.4).
@@ -136,12 +138,13 @@ export class LwM2mReporting {
     paths: readonly Path[],
     more: Partial<Parameters<LwM2mCalls['exchange']>[2]>,
   ): Promise<CoapAnswer | undefined> {
-    if (client.version === '1.0') return undefined;
+    const payload = encodePaths(paths);
+    if (client.version === '1.0' || payload.length > mostPaths) return undefined;
     const answer = await this.#calls.exchange(client, root, {
       method: Code.FETCH,
       contentFormat: ContentFormat.SenmlCbor,
       accept: ContentFormat.SenmlCbor,
-      payload: encodePaths(paths),
+      payload,
       ...more,
     });
     return noComposite.has(answer.code) ? undefined : checked(answer, client, root);

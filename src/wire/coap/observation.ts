@@ -51,6 +51,9 @@ export class Observation implements NotificationTaker {
   #forget: (() => void) | undefined;
   #last: { readonly number: number; readonly at: Monotonic } | undefined;
   #taken = 0;
+  /** The newest notification of which only the first block is there. */
+  #first: { readonly message: CoapMessage; readonly from: Remote; readonly serial: number } | undefined;
+  #isFetching = false;
 
   constructor(parts: ObservationParts) {
     this.#parts = parts;
@@ -99,19 +102,27 @@ export class Observation implements NotificationTaker {
   }
 
   #deliver(message: CoapMessage, from: Remote, serial: number): void {
-    const { notified } = this.#parts;
-    if (!hasMoreBlocks(message)) {
-      notified(message, from);
-      return;
-    }
-    // The first response may come before the request has said how to fetch the rest.
-    const fetched = Promise.resolve().then(() => this.rest?.(message));
-    const settle = (answer: CoapAnswer | undefined) => {
+    if (hasMoreBlocks(message)) {
+      this.#first = { message, from, serial };
+      if (!this.#isFetching) void this.#fetch();
+    } else this.#parts.notified(message, from);
+  }
+
+  /** Fetches the rest of the newest notification, one at a time. Never rejects. */
+  async #fetch(): Promise<void> {
+    this.#isFetching = true;
+    for (let first = this.#first; first; first = this.#first) {
+      const { message, from, serial } = first;
+      this.#first = undefined;
+      // The first response may come before the request has said how to fetch the rest.
+      const answer = await Promise.resolve()
+        .then(() => this.rest?.(message))
+        .catch(() => undefined);
       // A newer notification has come, or nobody waits for this one any more.
-      if (serial !== this.#taken) return;
-      if (answer && isSuccess(answer.code)) notified(answer, from);
+      if (serial !== this.#taken) continue;
+      if (answer && isSuccess(answer.code)) this.#parts.notified(answer, from);
       else this.lost();
-    };
-    fetched.then(settle, () => settle(undefined));
+    }
+    this.#isFetching = false;
   }
 }

@@ -296,6 +296,35 @@ describe('a notification of several blocks', () => {
     }
   });
 
+  test('is fetched one at a time, however many come', async () => {
+    const { heard, notify, sent, receive } = await begun();
+    for (let number = 11; number < 60; number++) {
+      const options = [uint(Option.Observe, number), block(0, true)];
+      notify(number, '', { options, payload: part(`v${number}`) });
+      await turn();
+    }
+    for (const [number, count] of [
+      [11, 1],
+      [59, 1],
+    ] as const) {
+      const asked = sent.splice(0).filter(({ message: { type } }) => type === Type.CON);
+      assert.equal(asked.length, count, `${number}`);
+      const { messageId, token: own } = asked[0]!.message;
+      const options = [block(1, false)];
+      receive({
+        type: Type.ACK,
+        code: Code.Content,
+        messageId,
+        token: own,
+        options,
+        payload: Buffer.from('.'),
+      });
+      await turn();
+    }
+    assert.deepEqual(heard, ['first', `${part('v59')}.`]);
+    assert.deepEqual(sent, []);
+  });
+
   test('is given up for a newer one, and ends it when its rest does not come', async () => {
     const { heard, notify, clock } = await begun();
     notify(11, '', { options: [uint(Option.Observe, 11), block(0, true)], payload: part('old') });
