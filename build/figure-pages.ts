@@ -14,6 +14,7 @@ const pageBlocks: Readonly<Record<string, readonly string[]>> = {
     'storm',
     'codecs',
     'gateway',
+    'telemetry',
     'against',
     'tunnel',
     'memory',

@@ -12,7 +12,6 @@ import {
   observationOperations,
   observationQuestions,
 } from './observation-operations.ts';
-
 import type { Parties } from './parties.ts';
 import type { SessionRequests } from './session-requests.ts';
 
@@ -95,7 +94,9 @@ export class ObservationDesk {
     database
       .prepare("UPDATE ordered_observation SET state = 'running' WHERE gateway = ? AND name = ?")
       .run(gateway, name);
-    return existing(this.get(gateway, name), `observation ${name} of ${gateway}`);
+    const record = this.get(gateway, name);
+    if (!record) throw new PosternError('notFound', `the observation ${name} was ended meanwhile`);
+    return record;
   }
 
   /** Lists the observations of a gateway, the latest last. @throws {PosternError} `notFound` */

@@ -172,7 +172,7 @@ export async function fleet(
  * The gateway's CoAP port, from its log. Reading goes on after that: a full pipe would block the gateway.
  * @throws {Error} when the gateway ends before
  */
-async function portOf(log: Interface): Promise<number> {
+export async function portOf(log: Interface): Promise<number> {
   const { promise, resolve, reject } = Promise.withResolvers<number>();
   log.once('close', () => reject(new Error('the gateway ended before it served')));
   log.on('line', (line) => {

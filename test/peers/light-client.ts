@@ -157,9 +157,13 @@ export class LightClient implements Disposable {
       });
     if (code === Code.PUT) {
       this.attributes.set(path, textOptions(options, Option.UriQuery));
-      return reply(Code.Changed);
+      reply(Code.Changed);
+      return;
     }
-    if (code !== Code.GET) return reply(Code.MethodNotAllowed);
+    if (code !== Code.GET) {
+      reply(Code.MethodNotAllowed);
+      return;
+    }
     const relation: Relation = { path, token, format, sequence: 1 };
     const observe = uintOption(options, Option.Observe);
     const key = Buffer.from(token).toString('hex');
