@@ -10,6 +10,7 @@ import { single, today } from './figures.ts';
 import { writeMinified } from './minified.ts';
 import { leaveCborPlain } from './plain-cbor.ts';
 import { packagesIn, sbomOf } from './sbom.ts';
+import { packRegistry } from './with-registry.ts';
 import { leaveLogsOut } from './without-logs.ts';
 import { leaveProseOut } from './without-prose.ts';
 import { leaveTablesOut } from './without-tables.ts';
@@ -159,6 +160,7 @@ const options = (name, lines, commands) => ({
     late,
     leaveLogsOut,
     leaveCborPlain,
+    packRegistry,
     leaveProseOut(commands.includes('ddf') ? ['described'] : ['described', 'leaf', 'interior']),
     ...(commands === bundles.postern ? [leaveTablesOut] : []),
   ],
