@@ -11,6 +11,7 @@ import { writeMinified } from './minified.ts';
 import { byFloor } from './module-order.ts';
 import { leaveCborPlain } from './plain-cbor.ts';
 import { packagesIn, sbomOf } from './sbom.ts';
+import { packRegistry } from './with-registry.ts';
 import { leaveLogsOut } from './without-logs.ts';
 import { leaveProseOut } from './without-prose.ts';
 import { leaveTablesOut } from './without-tables.ts';
@@ -161,6 +162,7 @@ const options = (name, lines, commands) => ({
     late,
     leaveLogsOut,
     leaveCborPlain,
+    packRegistry,
     leaveProseOut(commands.includes('ddf') ? ['described'] : ['described', 'leaf', 'interior']),
     ...(commands === bundles.postern ? [leaveTablesOut] : []),
   ],

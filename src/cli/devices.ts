@@ -2,6 +2,7 @@ import { inOneLine, safeJson } from '../base/safe-text.ts';
 import { askGateway } from '../gateway/console/admin-api.ts';
 import { defaultSocket } from '../gateway/console/admin-socket.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
+import { objectNamesIn } from '../wire/lwm2m/objects.ts';
 import type { Command } from './runner.ts';
 
 const modes = ['transparent', 'proxy', 'adaptation'];
@@ -12,6 +13,10 @@ const origins = {
   joined: 'join window',
 } as const;
 
+/** A record with the names of the objects of an LwM2M client, by object ID. */
+const withNames = (device: DeviceRecord) =>
+  device.objects === undefined ? device : { ...device, objectNames: objectNamesIn(device.objects) };
+
 export const devices: Command = {
   summary: 'Lists the End Devices of a running gateway',
   help: `Usage: postern devices [--socket PATH] [--json]
@@ -21,7 +26,7 @@ export const devices: Command = {
   options: { socket: { type: 'string' }, json: { type: 'boolean' } },
   async run({ socket = defaultSocket(), json }) {
     const found = (await askGateway(String(socket), '/devices')) as DeviceRecord[];
-    if (json) return console.log(safeJson(found, 2));
+    if (json) return console.log(safeJson(found.map(withNames), 2));
     if (found.length === 0) return console.log('no device has attached yet');
     const rows = found.map((device) =>
       [

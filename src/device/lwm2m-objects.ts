@@ -1,6 +1,6 @@
 import { PosternError } from '../base/errors.ts';
 import type { Link } from '../wire/coap/link-format.ts';
-import { describeResource, ObjectId } from '../wire/lwm2m/objects.ts';
+import { describeResource, FirmwareResource, ObjectId } from '../wire/lwm2m/objects.ts';
 import { isBelow, type Path, pathText } from '../wire/lwm2m/path.ts';
 import type { Entry, Value } from '../wire/lwm2m/resource.ts';
 
@@ -12,6 +12,18 @@ const notThere = (path: Path) => new PosternError('notFound', `${pathText(path)}
 const notAllowed = (path: Path) => new PosternError('notAllowed', `not allowed for ${pathText(path)}`);
 /** Objects that no LwM2M server may see. */
 const hidden: ReadonlySet<number> = new Set([ObjectId.Security, ObjectId.Oscore]);
+/** Resources of this device's objects that a server may not write, by object ID (LwM2M core 1.1, appendix E; IPSO). */
+const readOnly: Readonly<Record<number, readonly number[]>> = {
+  1: [0],
+  3: [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 16, 17, 18, 19, 20, 21, 22],
+  5: [3, 5, 6, 7, 8, 9],
+  3303: [5601, 5602, 5603, 5604, 5700, 5701],
+};
+const isReadOnly = (path: Path): boolean =>
+  describeResource(path)?.type === 'none' || (readOnly[path[0] ?? -1]?.includes(path[2] ?? -1) ?? false);
+/** The only resource of this device that a server may not read: Package of the object Firmware Update. */
+const isWriteOnly = ([object, , resource]: Path): boolean =>
+  object === ObjectId.Firmware && resource === FirmwareResource.Package;
 /** Most resource values, so that a server cannot fill the memory of the device. */
 const bound = 1024;
 
@@ -69,7 +81,7 @@ export class LwM2mObjects {
     if (path[0] === undefined || hidden.has(path[0])) throw notAllowed(path);
     if (this.#executables.has(key(path))) throw notAllowed(path);
     const found = [...this.#values.values()].filter((entry) => isBelow(entry.path, path));
-    const readable = found.filter((entry) => describeResource(entry.path)?.operations !== 'W');
+    const readable = found.filter((entry) => !isWriteOnly(entry.path));
     if (found.length > 0 && readable.length === 0) throw notAllowed(path);
     if (found.length === 0 && !this.#isInstance(path)) throw notThere(path);
     return readable;
@@ -108,8 +120,7 @@ export class LwM2mObjects {
   writeAll(entries: readonly Entry[]): void {
     for (const { path: at } of entries) {
       if (!this.#instances.has(key(at.slice(0, 2)))) throw notThere(at);
-      const operations = describeResource(at)?.operations;
-      if (operations !== undefined && !operations.includes('W')) throw notAllowed(at);
+      if (isReadOnly(at)) throw notAllowed(at);
       if (this.#executables.has(key(at))) throw notAllowed(at);
       const isKnown = [...this.#values.values()].some((entry) => isBelow(entry.path, at.slice(0, 3)));
       if (!isKnown) throw notThere(at);

@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import { type Database, keepLatest } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
-import { asPosternError, existing, PosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import { keepNumbersLow, type ReadableTable, readRows } from '../base/rows.ts';
 import { valueText } from '../dm/server-session.ts';
 import { DmStatus, isOk } from '../dm/status.ts';

@@ -4,6 +4,7 @@ import type { StoredBranch } from '../dm/stored-branch.ts';
 import type { NewNode, NodeView, TreeBranch } from '../dm/tree-branch.ts';
 import { UndoableMap } from '../dm/undoable-map.ts';
 import type { NodePath } from '../dm/uri.ts';
+import { objectNamesIn } from '../wire/lwm2m/objects.ts';
 import { deviceIdRule, isDeviceId } from '../wire/resources.ts';
 import { isIssuedIdentity } from '../wire/secure/transport-keys.ts';
 import { describe, interior, leaf, type ManagementObject, type NodeDescription } from '../wire/syncml/ddf.ts';
@@ -37,6 +38,12 @@ const record = {
   Mod: leaf('chr', ['Get'], 'Model, by its DevInfo', zeroOrOne),
   FwV: leaf('chr', ['Get'], 'Firmware version, by its DevDetail', zeroOrOne),
   Objects: leaf('chr', ['Get'], 'Objects and instances of an LwM2M client, as paths', zeroOrOne),
+  ObjectNames: leaf(
+    'chr',
+    ['Get'],
+    'IDs and names of these objects, of those in the public registry, such as 3 Device, 3303 Temperature',
+    zeroOrOne,
+  ),
   Gateway: leaf(
     'chr',
     ['Get'],
@@ -323,6 +330,11 @@ export function membersOf(
   return groups.names(at).flatMap((name) => groups.text(...at, name, 'DeviceID') ?? []);
 }
 
+const namesOf = (objects: string): string =>
+  Object.entries(objectNamesIn(objects))
+    .map((entry) => entry.join(' '))
+    .join(', ');
+
 /** Values of the leaves of a device's record, by name. */
 export function recordLeaves(
   { modes, componentTypes }: Vocabulary,
@@ -344,7 +356,7 @@ export function recordLeaves(
     ...(manufacturer !== undefined && { Man: manufacturer }),
     ...(model !== undefined && { Mod: model }),
     ...(firmware !== undefined && { FwV: firmware }),
-    ...(objects !== undefined && { Objects: objects }),
+    ...(objects !== undefined && { Objects: objects, ObjectNames: namesOf(objects) }),
     ...(via !== undefined && { Gateway: via }),
   };
 }

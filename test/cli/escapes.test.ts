@@ -60,6 +60,18 @@ test('postern devices shows the texts of devices escaped, in one line each', lim
   assert.deepEqual(JSON.parse(json), [device], 'the escapes are those of JSON, so its value is the same');
 });
 
+test(
+  'postern devices --json names the objects of an LwM2M client that the registry has',
+  limit,
+  async (t) => {
+    const device = { deviceId: 'c', objects: '/3/0 /3303/0 /3303/1 /26241/0 /0 /99999999999/x' };
+    const socket = await gatewayFor(t, { '/devices': [device] });
+    const { stdout } = await postern('devices', '--json', '--socket', socket);
+    const objectNames = { 0: 'LwM2M Security', 3: 'Device', 3303: 'Temperature' };
+    assert.deepEqual(JSON.parse(stdout), [{ ...device, objectNames }]);
+  },
+);
+
 test('an error of the gateway, and a wrong option, reach the terminal escaped', limit, async (t) => {
   const socket = await gatewayFor(t, {});
   for (const args of [

@@ -90,10 +90,12 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
 
     const record = `./GwDeviceInventory/Records/${hashedName(id)}`;
     const seen = await headend.manage('gw-1', [
-      ...['Mode', 'Protocol', 'Bootstrap', 'Man', 'Mod', 'FwV', 'DevTyp', 'Objects'].map((leaf) => ({
-        name: 'Get' as const,
-        uri: `${record}/${leaf}`,
-      })),
+      ...['Mode', 'Protocol', 'Bootstrap', 'Man', 'Mod', 'FwV', 'DevTyp', 'Objects', 'ObjectNames'].map(
+        (leaf) => ({
+          name: 'Get' as const,
+          uri: `${record}/${leaf}`,
+        }),
+      ),
       { name: 'Get', uri: './GwConfig/SupportedModes' },
     ]);
     assert.deepEqual(
@@ -107,6 +109,7 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
         '1.0.0',
         'thermometer',
         '/3/0 /5/0 /3303/0 /3311/0 /1/0',
+        '1 LwM2M Server, 3 Device, 5 Firmware Update, 3303 Temperature, 3311 Light Control',
         '0,1,2',
       ],
     );

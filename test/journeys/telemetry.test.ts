@@ -266,25 +266,29 @@ test('an OMA DM device is asked for its values; of a path that it lacks there ar
   assert.deepEqual((stands.status as unknown as { observed: number }).observed, 1);
 });
 
-test('the reference client tells its values, and is observed again after it has left and come', limit, async () => {
-  await using all = await field('reference');
-  const { site, ask, start, history } = all;
-  const { gateway } = await start();
-  await site.gatewayEvents.until('mqtt.connected');
-  const reference = site.client(client, gateway);
-  await reference.start();
-  await site.headendEvents.until('alert.device-attach', { device: client });
-  reference.set(path, 20);
-  assert.equal((await ask('POST', '/gateways/gw-1/observations', order)).status, 200);
-  assert.deepEqual(await history(1), [20]);
-  reference.set(path, 21);
-  assert.deepEqual(await history(2), [20, 21]);
-  await reference.detach();
-  await site.headendEvents.until('alert.device-detach', { device: client });
-  reference.set(path, 22);
-  await reference.start();
-  assert.deepEqual(await history(3), [20, 21, 22]);
-});
+test(
+  'the reference client tells its values, and is observed again after it has left and come',
+  limit,
+  async () => {
+    await using all = await field('reference');
+    const { site, ask, start, history } = all;
+    const { gateway } = await start();
+    await site.gatewayEvents.until('mqtt.connected');
+    const reference = site.client(client, gateway);
+    await reference.start();
+    await site.headendEvents.until('alert.device-attach', { device: client });
+    reference.set(path, 20);
+    assert.equal((await ask('POST', '/gateways/gw-1/observations', order)).status, 200);
+    assert.deepEqual(await history(1), [20]);
+    reference.set(path, 21);
+    assert.deepEqual(await history(2), [20, 21]);
+    await reference.detach();
+    await site.headendEvents.until('alert.device-detach', { device: client });
+    reference.set(path, 22);
+    await reference.start();
+    assert.deepEqual(await history(3), [20, 21, 22]);
+  },
+);
 
 test('an order that is not right is refused with the reason, and leaves nothing', limit, async () => {
   await using all = await field('wrong');

@@ -45,7 +45,7 @@ export async function performComposite(
       const entries: Entry[] = [];
       for (const { path, operation } of resources) entries.push(await writer.entryOf(path, operation));
       const typesSaid = new Map(entries.map(({ path, type }) => [pathText(path), type]));
-      const types: TypeOf = (path) => typeOf(path) ?? typesSaid.get(pathText(path));
+      const types: TypeOf = (path) => typesSaid.get(pathText(path)) ?? typeOf(path);
       await reporting.assure(client, patience.signal);
       isSent = true;
       return await reporting.writeComposite(client, entries, types, patience.signal);

@@ -11,7 +11,7 @@ import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 import { outcomeWith, type StepOutcome } from './adapted-atomic.ts';
 import { commandNotAllowed, findNode, isAlias, notSupported } from './adapted-nodes.ts';
-import { interior, typeOfFormat } from './adapted-values.ts';
+import { interior, typeGiven } from './adapted-values.ts';
 
 export interface AdaptedCreationParts {
   readonly client: Registration;
@@ -76,7 +76,7 @@ export class AdaptedCreation {
       undo = async () => isMissing && (await this.#delete([object, id!]));
       const created = await patiently(() =>
         calls.create(client, object, instance, entries, {
-          types: (path) => typeOf(path) ?? types.get(path.join('/')),
+          types: (path) => types.get(path.join('/')),
           signal,
         }),
       );
@@ -116,14 +116,15 @@ export class AdaptedCreation {
       return;
     }
     if (isTaken) throw new DmError(DmStatus.AlreadyExists, `${uri} is added twice`);
-    const type = typeOf(path) ?? typeOfFormat[format] ?? (format === '' ? undefined : 'string');
-    if (data instanceof Uint8Array) entries.push({ path, value: data });
-    else if (type === undefined)
-      throw new PosternError('unsupportedFormat', `${uri} has no type that is known; the Add needs a Format`);
-    else {
-      types.set(path.join('/'), type);
-      entries.push({ path, value: valueFrom(type, data) });
+    if (data instanceof Uint8Array) {
+      entries.push({ path, value: data });
+      return;
     }
+    const type = typeGiven(path, format, data) ?? (format === '' ? typeOf(path) : 'string');
+    if (type === undefined)
+      throw new PosternError('unsupportedFormat', `${uri} has no type that is known; the Add needs a Format`);
+    types.set(path.join('/'), type);
+    entries.push({ path, value: valueFrom(type, data) });
   }
 
   #node({ uri }: NodeOperation): { readonly isNew: boolean; readonly path: Path } {

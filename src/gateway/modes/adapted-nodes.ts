@@ -1,8 +1,14 @@
 import { DmError } from '../../dm/dm-error.ts';
 import type { Operation } from '../../dm/server-session.ts';
 import { DmStatus } from '../../dm/status.ts';
-import { type NodePath, nodeUri } from '../../dm/uri.ts';
-import { describeResource, ObjectId, objects } from '../../wire/lwm2m/objects.ts';
+import { type NodePath, nodeUri, unescapeName } from '../../dm/uri.ts';
+import {
+  describeResource,
+  ObjectId,
+  objectName,
+  objectsNamed,
+  resourceNamed,
+} from '../../wire/lwm2m/objects.ts';
 import type { Path } from '../../wire/lwm2m/path.ts';
 import { idsBelow } from '../../wire/lwm2m/registration.ts';
 import type { Registration } from '../store/registrations.ts';
@@ -62,11 +68,30 @@ export function findNode(client: Registration, path: NodePath): AdaptedNode {
     return alias ? { kind: 'object', path: alias } : { kind: 'text', value: client.deviceId };
   }
   const isNew = second !== undefined && chosenByClient.test(second);
-  const ids = path.map((name, at) =>
-    at === 1 && isNew ? 0 : /^\d{1,5}$/.test(name) ? Number(name) : Number.NaN,
-  );
+  const ids = idsOf(client, isNew ? path.with(1, '0') : path);
   if (ids.length > 4 || !ids.every((id) => id < 0xffff)) throw nodeNotFound(nodeUri(path));
   return { kind: isNew ? 'new' : 'object', path: ids };
+}
+
+/**
+ * IDs of a path whose object and resource may be named by the registry of LwM2M objects, as in `./Temperature/0/SensorValue`. A name
+ * that several objects have means the only one of them that the client has registered. NaN for other names.
+ */
+function idsOf(client: Registration, path: NodePath): number[] {
+  const ids: number[] = [];
+  for (const [at, segment] of path.entries()) {
+    const name = unescapeName(segment);
+    const named = () =>
+      at === 0 ? objectIdOf(client, name) : at === 2 ? resourceNamed(ids[0]!, name) : undefined;
+    ids.push(/^\d{1,5}$/.test(name) ? Number(name) : (named() ?? Number.NaN));
+  }
+  return ids;
+}
+
+function objectIdOf(client: Registration, name: string): number | undefined {
+  const all = objectsNamed(name);
+  const here = all.length === 1 ? all : all.filter((id) => client.paths.some(([object]) => object === id));
+  return here.length === 1 ? here[0] : undefined;
 }
 
 /** Whether this DM path stands for a resource by an alias, such as `./DevInfo/Man`. */
@@ -79,6 +104,6 @@ const isFirmware = (client: Registration, [first]: NodePath): boolean =>
 /** Name of an object or a resource in the registry of LwM2M objects; empty where it is not known. */
 export function titleOf(path: Path): string {
   const [object = -1] = path;
-  if (path.length <= 2) return objects[object]?.name ?? '';
+  if (path.length <= 2) return objectName(object) ?? '';
   return describeResource(path)?.name ?? '';
 }

@@ -1,8 +1,16 @@
 import type { OperationOutcome } from '../../dm/server-session.ts';
 import { nodeUri } from '../../dm/uri.ts';
-import { typeOf } from '../../wire/lwm2m/objects.ts';
+import { isCommon, typeOf } from '../../wire/lwm2m/objects.ts';
 import { isBelow, type Path } from '../../wire/lwm2m/path.ts';
-import { type Entry, type ResourceType, textOf, typeIn } from '../../wire/lwm2m/resource.ts';
+import {
+  type Entry,
+  isWhole,
+  type ResourceType,
+  textOf,
+  typeIn as typeOfValue,
+  type Value,
+  valueFrom,
+} from '../../wire/lwm2m/resource.ts';
 
 /** A node as DM's Results has it: URI, format and value. */
 export type Result = OperationOutcome['results'][number];
@@ -10,6 +18,7 @@ export type Result = OperationOutcome['results'][number];
 /** DM format of each LwM2M type. */
 const formats: Readonly<Record<ResourceType, string>> = {
   string: 'chr',
+  text: 'chr',
   integer: 'int',
   unsigned: 'int',
   float: 'float',
@@ -22,13 +31,32 @@ const formats: Readonly<Record<ResourceType, string>> = {
 };
 
 /** LwM2M type of a value by its DM format, for resources that no description is known of. */
-export const typeOfFormat: Readonly<Record<string, ResourceType>> = {
+const typeOfFormat: Readonly<Record<string, ResourceType>> = {
   int: 'integer',
   float: 'float',
   bool: 'boolean',
   bin: 'opaque',
   b64: 'opaque',
 };
+
+/**
+ * The LwM2M type of a text that a command gives: by the description of the resource, else by the Format of the command. A description
+ * that the text does not fit does not count: the client may have another resource than the registry, if it is none of all clients.
+ */
+export function typeGiven(path: Path, format: string, text: string): ResourceType | undefined {
+  const described = typeOf(path);
+  if (described === 'text') return format === '' ? described : 'string';
+  return described && (isCommon(path) || fits(described, text)) ? described : typeOfFormat[format];
+}
+
+function fits(type: ResourceType, text: string): boolean {
+  try {
+    valueFrom(type, text);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 export const textIn = (data: string | Uint8Array): string =>
   typeof data === 'string' ? data : Buffer.from(data).toString();
@@ -39,9 +67,23 @@ export const interior = (uri: string, children: readonly string[]): Result => ({
   data: children.join('/'),
 });
 
-export function resultOf(uri: string, { path, value, type: said }: Entry): Result {
-  const type = value instanceof Uint8Array ? 'opaque' : (typeOf(path) ?? said ?? typeIn(value));
-  return { uri, format: formats[type], data: textOf(value) };
+export function resultOf(uri: string, entry: Entry): Result {
+  return {
+    uri,
+    format: formats[typeIn(entry.value, typeOf(entry.path), entry.type)],
+    data: textOf(entry.value),
+  };
+}
+
+/** Type of a value: by the description of its resource, unless the value contradicts it; else by what the content says. */
+function typeIn(value: Value, described: ResourceType | undefined, said: ResourceType | undefined) {
+  const plain = typeOfValue(value);
+  const type = described ?? said ?? plain;
+  // An integer of more than 53 bits is a string of its digits. A whole number may be of type float.
+  const isInteger = plain === 'integer' || (plain === 'string' && /^-?\d{16,}$/.test(String(value)));
+  if (isInteger && isWhole(type)) return type;
+  if (plain === 'string') return type === 'objlnk' || type === 'text' ? type : plain;
+  return plain === 'integer' && type === 'float' ? type : plain;
 }
 
 /** The nodes that one Read found at `base` and below it. Each node comes before its children. */

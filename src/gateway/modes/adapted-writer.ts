@@ -5,12 +5,12 @@ import { DmStatus } from '../../dm/status.ts';
 import { parseNodeUri } from '../../dm/uri.ts';
 import { typeOf } from '../../wire/lwm2m/objects.ts';
 import { isBelow, type Path } from '../../wire/lwm2m/path.ts';
-import { type Entry, type ResourceType, type TypeOf, valueFrom } from '../../wire/lwm2m/resource.ts';
+import { type Entry, type ResourceType, valueFrom } from '../../wire/lwm2m/resource.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 import { commandNotAllowed, findNode } from './adapted-nodes.ts';
 import type { AdaptedReader } from './adapted-reader.ts';
-import { textIn, typeOfFormat } from './adapted-values.ts';
+import { textIn, typeGiven } from './adapted-values.ts';
 
 /** Add, Replace, Delete, Copy and Exec on the objects of an LwM2M client. */
 export class AdaptedWriter {
@@ -58,11 +58,10 @@ export class AdaptedWriter {
   async #replace(path: Path, operation: NodeOperation): Promise<void> {
     if (path.length < 3) throw commandNotAllowed(operation.uri, operation.name);
     const { value, type } = await this.entryOf(path, operation);
-    const types: TypeOf = (at) => typeOf(at) ?? type;
     const isInstance = path.length === 4;
     // A resource instance is written by a merge into its object instance: LwM2M 1.0 has no path for it.
     await this.#calls.write(this.#client, isInstance ? path.slice(0, 2) : path, [{ path, value }], {
-      types,
+      types: () => type,
       merge: isInstance,
       signal: this.#signal,
     });
@@ -79,17 +78,20 @@ export class AdaptedWriter {
   }
 
   /**
-   * The LwM2M type of a value that a command gives: by the description of the resource, else by the Format of the
-   * command. Without a Format, and for a text that may be an object link, the client is asked: SenML says the type.
+   * The LwM2M type of a value that a command gives. Where neither the registry nor the Format says it, and for a text that may be an
+   * object link, the client is asked: SenML says the type. What the registry has as a string or octets is a string then, unless the
+   * client says otherwise.
    * @throws {DmError} 415 when nobody says the type
    */
   async #typeFor(path: Path, { uri, name, format = '', data = '' }: NodeOperation): Promise<ResourceType> {
-    const known = typeOf(path) ?? typeOfFormat[format];
     const text = textIn(data);
-    const isSure =
-      known !== undefined || data instanceof Uint8Array || (format !== '' && !/^\d+:\d+$/.test(text));
-    if (isSure) return known ?? 'string';
+    if (data instanceof Uint8Array) return 'opaque';
+    const given = typeGiven(path, format, text);
+    if (given !== undefined && given !== 'text') return given;
+    if (format !== '' && !/^\d+:\d+$/.test(text)) return 'string';
     const said = name === 'Add' ? undefined : await this.#typeSaid(path);
+    const described = typeOf(path);
+    if (said === undefined && described !== undefined) return described;
     if (said === undefined && format === '')
       throw new PosternError(
         'unsupportedFormat',

@@ -12,7 +12,7 @@ import {
   selfDescribing,
   writable,
 } from '../../wire/lwm2m/content.ts';
-import { describeResource, objects } from '../../wire/lwm2m/objects.ts';
+import { isCommon } from '../../wire/lwm2m/objects.ts';
 import { type Path, parsePath, pathText } from '../../wire/lwm2m/path.ts';
 import type { Entry, TypeOf } from '../../wire/lwm2m/resource.ts';
 import { emptyInstance } from '../../wire/lwm2m/tlv.ts';
@@ -285,13 +285,11 @@ const isWritable = (format: number): boolean =>
 
 /** Whether the numbers of TLV are those that a client needs for these resources. */
 const isDescribed = ({ version }: LwM2mClient, entries: readonly Entry[]): boolean =>
-  version === '1.0' || entries.every(({ path }) => describeResource(path));
+  version === '1.0' || entries.every(({ path }) => isCommon(path));
 
 /** Content formats to request, in order. Empty when whatever the client chooses can be decoded. */
 export function preferred({ version, formats }: LwM2mClient, path: Path): readonly number[] {
-  const [object = -1] = path;
-  const isKnown = path.length > 2 ? describeResource(path) !== undefined : objects[object] !== undefined;
-  if (!isKnown) return selfDescribing;
+  if (!isCommon(path)) return selfDescribing;
   // A client of LwM2M 1.2 might choose a format that only 1.2 has.
   const named = formats.filter((format) => nameable.includes(format));
   return version === '1.2' ? [...named, ...selfDescribing] : [];

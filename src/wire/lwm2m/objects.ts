@@ -1,25 +1,13 @@
 import type { Path } from './path.ts';
+import { registeredNames, registeredObject, sharedResource } from './registry.ts';
 import type { ResourceType } from './resource.ts';
 
-/**
- * Operations on a resource: R read, W write, E execute. Resources without any are written by the bootstrap server only.
- */
-export type Operations = 'R' | 'W' | 'RW' | 'E' | '';
-
-/** Description of a resource (LwM2M core 1.1, appendix E). */
+/** Description of a resource (LwM2M core 1.1, appendix E; the public registry of objects). */
 export interface ResourceDescription {
   readonly name: string;
   readonly type: ResourceType;
-  readonly operations: Operations;
   /** Whether the resource has instances. */
   readonly multiple: boolean;
-}
-
-/** Description of an object and its resources. */
-export interface ObjectDescription {
-  readonly name: string;
-  /** By resource ID. */
-  readonly resources: Readonly<Record<number, ResourceDescription>>;
 }
 
 /** IDs of the objects that code here refers to by name. */
@@ -56,181 +44,143 @@ export const FirmwareResult = {
   Deferred: 11,
 } as const;
 
-const one = (name: string, type: ResourceType, operations: Operations): ResourceDescription => ({
-  name,
-  type,
-  operations,
-  multiple: false,
-});
-const many = (name: string, type: ResourceType, operations: Operations): ResourceDescription => ({
-  ...one(name, type, operations),
-  multiple: true,
-});
+const one = (name: string, type: ResourceType): ResourceDescription => ({ name, type, multiple: false });
+/** A resource that is only executed. */
+const executed = (name: string): ResourceDescription => one(name, 'none');
 
 /**
- * Descriptions of objects, by object ID: those objects of LwM2M core 1.1, appendix E, that common devices have. A device
- * may have other objects. Their values are read in a format that carries the types.
+ * What the registry's table lacks, by object and resource ID: the objects Security, OSCORE and COSE, resources that are only
+ * executed, and which resources are octets (LwM2M core 1.2, appendix E; COSE: 23.xml of the registry).
  */
-export const objects: Readonly<Record<number, ObjectDescription>> = {
+const own: Readonly<Record<number, Readonly<Record<number, ResourceDescription>>>> = {
   0: {
-    name: 'Security',
-    resources: {
-      0: one('Server URI', 'string', ''),
-      1: one('Bootstrap-Server', 'boolean', ''),
-      2: one('Security Mode', 'integer', ''),
-      3: one('Public Key or Identity', 'opaque', ''),
-      4: one('Server Public Key', 'opaque', ''),
-      5: one('Secret Key', 'opaque', ''),
-      10: one('Short Server ID', 'integer', ''),
-      11: one('Client Hold Off Time', 'integer', ''),
-      12: one('Bootstrap-Server Account Timeout', 'integer', ''),
-      17: one('OSCORE Security Mode', 'objlnk', ''),
-    },
+    0: one('Server URI', 'string'),
+    1: one('Bootstrap-Server', 'boolean'),
+    2: one('Security Mode', 'integer'),
+    3: one('Public Key or Identity', 'opaque'),
+    4: one('Server Public Key', 'opaque'),
+    5: one('Secret Key', 'opaque'),
+    6: one('SMS Security Mode', 'integer'),
+    7: one('SMS Binding Key Parameters', 'opaque'),
+    8: one('SMS Binding Secret Key(s)', 'opaque'),
+    9: one('LwM2M Server SMS Number', 'string'),
+    10: one('Short Server ID', 'integer'),
+    11: one('Client Hold Off Time', 'integer'),
+    12: one('Bootstrap-Server Account Timeout', 'integer'),
+    13: one('Matching Type', 'unsigned'),
+    14: one('SNI', 'string'),
+    15: one('Certificate Usage', 'unsigned'),
+    16: { name: 'DTLS/TLS Ciphersuite', type: 'unsigned', multiple: true },
+    17: one('OSCORE Security Mode', 'objlnk'),
   },
   1: {
-    name: 'Server',
-    resources: {
-      0: one('Short Server ID', 'integer', 'R'),
-      1: one('Lifetime', 'integer', 'RW'),
-      2: one('Default Minimum Period', 'integer', 'RW'),
-      3: one('Default Maximum Period', 'integer', 'RW'),
-      4: one('Disable', 'none', 'E'),
-      5: one('Disable Timeout', 'integer', 'RW'),
-      6: one('Notification Storing', 'boolean', 'RW'),
-      7: one('Binding', 'string', 'RW'),
-      8: one('Registration Update Trigger', 'none', 'E'),
-      9: one('Bootstrap-Request Trigger', 'none', 'E'),
-    },
+    4: executed('Disable'),
+    8: executed('Registration Update Trigger'),
+    9: executed('Bootstrap-Request Trigger'),
   },
-  3: {
-    name: 'Device',
-    resources: {
-      0: one('Manufacturer', 'string', 'R'),
-      1: one('Model Number', 'string', 'R'),
-      2: one('Serial Number', 'string', 'R'),
-      3: one('Firmware Version', 'string', 'R'),
-      4: one('Reboot', 'none', 'E'),
-      5: one('Factory Reset', 'none', 'E'),
-      6: many('Available Power Sources', 'integer', 'R'),
-      7: many('Power Source Voltage', 'integer', 'R'),
-      8: many('Power Source Current', 'integer', 'R'),
-      9: one('Battery Level', 'integer', 'R'),
-      10: one('Memory Free', 'integer', 'R'),
-      11: many('Error Code', 'integer', 'R'),
-      12: one('Reset Error Code', 'none', 'E'),
-      13: one('Current Time', 'time', 'RW'),
-      14: one('UTC Offset', 'string', 'RW'),
-      15: one('Timezone', 'string', 'RW'),
-      16: one('Supported Binding and Modes', 'string', 'R'),
-      17: one('Device Type', 'string', 'R'),
-      18: one('Hardware Version', 'string', 'R'),
-      19: one('Software Version', 'string', 'R'),
-      20: one('Battery Status', 'integer', 'R'),
-      21: one('Memory Total', 'integer', 'R'),
-      22: many('ExtDevInfo', 'objlnk', 'R'),
-    },
-  },
-  4: {
-    name: 'Connectivity Monitoring',
-    resources: {
-      0: one('Network Bearer', 'integer', 'R'),
-      1: many('Available Network Bearer', 'integer', 'R'),
-      2: one('Radio Signal Strength', 'integer', 'R'),
-      3: one('Link Quality', 'integer', 'R'),
-      4: many('IP Addresses', 'string', 'R'),
-      5: many('Router IP Addresses', 'string', 'R'),
-      6: one('Link Utilization', 'integer', 'R'),
-      7: many('APN', 'string', 'R'),
-      8: one('Cell ID', 'integer', 'R'),
-      9: one('SMNC', 'integer', 'R'),
-      10: one('SMCC', 'integer', 'R'),
-    },
-  },
-  5: {
-    name: 'Firmware Update',
-    resources: {
-      0: one('Package', 'opaque', 'W'),
-      1: one('Package URI', 'string', 'RW'),
-      2: one('Update', 'none', 'E'),
-      3: one('State', 'integer', 'R'),
-      5: one('Update Result', 'integer', 'R'),
-      6: one('PkgName', 'string', 'R'),
-      7: one('PkgVersion', 'string', 'R'),
-      8: many('Firmware Update Protocol Support', 'integer', 'R'),
-      9: one('Firmware Update Delivery Method', 'integer', 'R'),
-    },
-  },
-  6: {
-    name: 'Location',
-    resources: {
-      0: one('Latitude', 'float', 'R'),
-      1: one('Longitude', 'float', 'R'),
-      2: one('Altitude', 'float', 'R'),
-      3: one('Radius', 'float', 'R'),
-      4: one('Velocity', 'opaque', 'R'),
-      5: one('Timestamp', 'time', 'R'),
-      6: one('Speed', 'float', 'R'),
-    },
-  },
-  7: {
-    name: 'Connectivity Statistics',
-    resources: {
-      0: one('SMS Tx Counter', 'integer', 'R'),
-      1: one('SMS Rx Counter', 'integer', 'R'),
-      2: one('Tx Data', 'integer', 'R'),
-      3: one('Rx Data', 'integer', 'R'),
-      4: one('Max Message Size', 'integer', 'R'),
-      5: one('Average Message Size', 'integer', 'R'),
-      6: one('Start', 'none', 'E'),
-      7: one('Stop', 'none', 'E'),
-      8: one('Collection Period', 'integer', 'RW'),
-    },
-  },
+  3: { 4: executed('Reboot'), 5: executed('Factory Reset'), 12: executed('Reset Error Code') },
+  5: { 0: one('Package', 'opaque'), 2: executed('Update'), 10: executed('Cancel') },
+  6: { 4: one('Velocity', 'opaque') },
+  7: { 6: executed('Start'), 7: executed('Stop') },
   21: {
-    name: 'OSCORE',
-    resources: {
-      0: one('OSCORE Master Secret', 'opaque', ''),
-      1: one('OSCORE Sender ID', 'opaque', ''),
-      2: one('OSCORE Recipient ID', 'opaque', ''),
-      3: one('OSCORE AEAD Algorithm', 'integer', ''),
-      4: one('OSCORE HMAC Algorithm', 'integer', ''),
-      5: one('OSCORE Master Salt', 'opaque', ''),
-    },
+    0: one('OSCORE Master Secret', 'opaque'),
+    1: one('OSCORE Sender ID', 'opaque'),
+    2: one('OSCORE Recipient ID', 'opaque'),
+    3: one('OSCORE AEAD Algorithm', 'integer'),
+    4: one('OSCORE HMAC Algorithm', 'integer'),
+    5: one('OSCORE Master Salt', 'opaque'),
   },
+  23: { 0: one('KID', 'string'), 1: one('AEAD Algorithm', 'integer'), 2: one('Key', 'string') },
+};
+const ownNames: Readonly<Record<number, string>> = {
+  0: 'LwM2M Security',
+  21: 'LwM2M OSCORE',
+  23: 'LwM2M COSE',
+};
+/** The same for IPSO's reusable resources. */
+const ownReusable: Readonly<Record<number, ResourceDescription>> = {
+  5505: executed('Digital Input Counter Reset'),
+  5605: executed('Reset Min and Max Measured Values'),
+  5701: one('Sensor Units', 'string'),
+  5750: one('Application Type', 'string'),
 };
 
-/** IPSO's reusable resources, by resource ID. They mean the same in every object with an ID of 3200 or above. */
-const reusable: Readonly<Record<number, ResourceDescription>> = {
-  5500: one('Digital Input State', 'boolean', 'R'),
-  5501: one('Digital Input Counter', 'integer', 'R'),
-  5505: one('Digital Input Counter Reset', 'none', 'E'),
-  5518: one('Timestamp', 'time', 'R'),
-  5550: one('Digital Output State', 'boolean', 'RW'),
-  5600: one('Analog Input Current Value', 'float', 'R'),
-  5601: one('Min Measured Value', 'float', 'R'),
-  5602: one('Max Measured Value', 'float', 'R'),
-  5603: one('Min Range Value', 'float', 'R'),
-  5604: one('Max Range Value', 'float', 'R'),
-  5605: one('Reset Min and Max Measured Values', 'none', 'E'),
-  5650: one('Analog Output Current Value', 'float', 'RW'),
-  5700: one('Sensor Value', 'float', 'R'),
-  5701: one('Sensor Units', 'string', 'R'),
-  5750: one('Application Type', 'string', 'RW'),
-  5800: one('Active Power', 'float', 'R'),
-  5805: one('Cumulative Active Power', 'float', 'R'),
-  5820: one('Power Factor', 'float', 'R'),
-  5821: one('Current Calibration', 'float', 'RW'),
-  5850: one('On/Off', 'boolean', 'RW'),
-  5851: one('Dimmer', 'integer', 'RW'),
-  5852: one('On Time', 'integer', 'RW'),
-  5900: one('Set Point Value', 'float', 'RW'),
-};
-const firstReusing = 3200;
+/** The enabler's objects that common clients have. */
+const enabler: ReadonlySet<number> = new Set([0, 1, 3, 4, 5, 6, 7, 21, 23]);
+
+/** Objects of IPSO, and their reusable resources, which mean the same in every object from `objects` on. */
+const ipso = { objects: 3200, first: 5500, last: 5999 } as const;
+
+const isReusable = ([object = -1, , resource = -1]: Path): boolean =>
+  object >= ipso.objects && resource >= ipso.first && resource <= ipso.last;
 
 /** Description of the resource at a path: from its object, or from IPSO's reusable resources. */
-export function describeResource([object = -1, , resource = -1]: Path): ResourceDescription | undefined {
-  return objects[object]?.resources[resource] ?? (object >= firstReusing ? reusable[resource] : undefined);
+export function describeResource(path: Path): ResourceDescription | undefined {
+  const [object = -1, , resource = -1] = path;
+  const reusable = isReusable(path);
+  const found =
+    own[object]?.[resource] ??
+    (reusable ? ownReusable[resource] : undefined) ??
+    registeredObject(object)?.resources.get(resource) ??
+    (reusable ? sharedResource(resource) : undefined);
+  // The octets of the enabler's objects are in `own`.
+  return found?.type === 'text' && enabler.has(object) ? { ...found, type: 'string' } : found;
 }
 
 /** Type of the resource at a path. `undefined` when it has no description. */
 export const typeOf = (path: Path): ResourceType | undefined => describeResource(path)?.type;
+
+/** Name of an object in the registry. */
+export const objectName = (object: number): string | undefined =>
+  ownNames[object] ?? registeredObject(object)?.name;
+
+/**
+ * Names of objects by their IDs, of those that have one.
+ * @param paths paths of objects and instances, separated by spaces, such as `/3/0 /3303/0`
+ */
+export function objectNamesIn(paths: string): Readonly<Record<string, string>> {
+  const ids = [...paths.matchAll(/\/(\d+)\S*/g)].map(([, id]) => Number(id));
+  return Object.fromEntries(
+    ids.flatMap((id) => {
+      const name = objectName(id);
+      return name === undefined ? [] : [[id, name]];
+    }),
+  );
+}
+
+/**
+ * Whether the types of the values at a path are the same in all clients: those of the enabler's own objects, and of IPSO's reusable
+ * resources. The types of other objects are better read from a format that says them, if the client has one: objects of vendors
+ * change between versions.
+ */
+export function isCommon(path: Path): boolean {
+  const [object = -1] = path;
+  if (path.length < 3) return enabler.has(object);
+  return (enabler.has(object) || isReusable(path)) && describeResource(path) !== undefined;
+}
+
+/** Names are compared by their letters and digits. `LwM2M` before a name does not count. */
+const keyOf = (name: string): string =>
+  name
+    .toLowerCase()
+    .replace(/[^a-z0-9]/g, '')
+    .replace(/^lwm2m/, '');
+
+/** IDs of the objects with a name, such as `Temperature` or `temperature`. */
+export function objectsNamed(name: string): readonly number[] {
+  const wanted = keyOf(name);
+  const all = [...registeredNames(), ...Object.entries(ownNames)];
+  return wanted === '' ? [] : all.filter(([, each]) => keyOf(each) === wanted).map(([id]) => Number(id));
+}
+
+/** ID of the only resource of an object with a name, such as `Sensor Value` or `SensorValue`. */
+export function resourceNamed(object: number, name: string): number | undefined {
+  const wanted = keyOf(name);
+  const names = new Map<number, string>();
+  for (const [id, { name: each }] of registeredObject(object)?.resources ?? []) names.set(id, each);
+  for (const [id, { name: each }] of Object.entries(own[object] ?? {})) names.set(Number(id), each);
+  if (object >= ipso.objects)
+    for (const [id, { name: each }] of Object.entries(ownReusable)) names.set(Number(id), each);
+  const [found, ...others] = [...names].filter(([, each]) => keyOf(each) === wanted);
+  return wanted === '' || others.length > 0 ? undefined : found?.[0];
+}

@@ -1,9 +1,13 @@
 import { PosternError } from '../../base/errors.ts';
 import type { Path } from './path.ts';
 
-/** Data types of resources (LwM2M core 1.1, appendix C). `none` is the type of resources that are only executed. */
+/**
+ * Data types of resources (LwM2M core 1.1, appendix C). `none` is the type of resources that are only executed, `text` that of
+ * resources that are strings or octets: nobody says which.
+ */
 export type ResourceType =
   | 'string'
+  | 'text'
   | 'integer'
   | 'unsigned'
   | 'float'
@@ -70,6 +74,7 @@ export function valueFrom(type: ResourceType, text: string): Value {
     case 'opaque':
       return Buffer.from(text, 'base64');
     case 'string':
+    case 'text':
       return text;
     case 'none':
       throw bad(type, 'the resource has no value');

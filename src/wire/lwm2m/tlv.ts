@@ -1,4 +1,6 @@
+import { isUtf8 } from 'node:buffer';
 import { PosternError } from '../../base/errors.ts';
+import { fitsXml } from '../../base/presentable.ts';
 import type { Path } from './path.ts';
 import {
   type Entry,
@@ -91,6 +93,10 @@ function elementAt(octets: Uint8Array, at: number) {
   };
 }
 
+function isText(octets: Uint8Array): boolean {
+  return isUtf8(octets) && fitsXml(Buffer.from(octets).toString());
+}
+
 function decodeValue(type: ResourceType | undefined, octets: Uint8Array): Value {
   const buffer = Buffer.from(octets.buffer, octets.byteOffset, octets.length);
   const wrong = () =>
@@ -102,6 +108,8 @@ function decodeValue(type: ResourceType | undefined, octets: Uint8Array): Value 
       } catch (cause) {
         throw new PosternError('malformed', 'TLV: a string is not UTF-8', { cause });
       }
+    case 'text':
+      return isText(octets) ? Buffer.from(octets).toString() : octets;
     case 'integer':
     case 'time':
     case 'unsigned':
@@ -184,8 +192,10 @@ function encodeValue(type: ResourceType | undefined, value: Value): Uint8Array {
 }
 
 function encodeInteger(value: bigint, isUnsigned: boolean): Uint8Array {
+  // With the sign of a signed integer, because not all clients have an unsigned one where the registry has.
   const fits = (bits: number) =>
-    isUnsigned ? BigInt.asUintN(bits, value) === value : BigInt.asIntN(bits, value) === value;
+    BigInt.asIntN(bits, value) === value ||
+    (isUnsigned && bits === 64 && BigInt.asUintN(bits, value) === value);
   const bytes = [1, 2, 4, 8].find((size) => fits(size * 8));
   if (bytes === undefined) throw new PosternError('malformed', `TLV: integer of more than 64 bits: ${value}`);
   const octets = Buffer.alloc(8);

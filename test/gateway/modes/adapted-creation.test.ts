@@ -16,9 +16,9 @@ const decode = (format: number, payload: Uint8Array, base: readonly number[]) =>
   format === ContentFormat.LwM2mTlv ? decodeTlv(payload, base, types) : decodeContent(format, payload, base);
 
 /** Resources that the client demands in each Create. */
-const demanded: Readonly<Record<number, readonly number[]>> = { 3303: [5700, 5701], 10: [1] };
+const demanded: Readonly<Record<number, readonly number[]>> = { 3303: [5700, 5701], 26241: [1] };
 /** Types of the resources that Postern does not know, as the client has them. */
-const own: Readonly<Record<string, ResourceType>> = { '10/1': 'integer', '10/4': 'objlnk' };
+const own: Readonly<Record<string, ResourceType>> = { '26241/1': 'integer', '26241/4': 'objlnk' };
 const types = ([object, , resource]: readonly number[]) =>
   own[`${object}/${resource}`] ?? typeOf([object!, 0, resource!]);
 
@@ -134,12 +134,12 @@ describe('an instance that an LwM2M client creates', { timeout: 60_000 }, () => 
         add('./3303/4/5700', '1'),
         replace('./1/0/1', '900'),
         add('./3303/4/5701', 'Cel'),
-        add('./10/0/1', '5', 'int'),
+        add('./26241/0/1', '5', 'int'),
       ),
     );
     assert.equal(statuses, '200 200 200 200 200');
     assert.equal(client.creates().filter(({ path }) => path[0] === '3303').length, 1);
-    assert.deepEqual([...client.has.keys()], ['3303/0', '1/0', '3303/4', '10/0']);
+    assert.deepEqual([...client.has.keys()], ['3303/0', '1/0', '3303/4', '26241/0']);
     assert.equal(client.has.get('1/0')?.get('1'), 900);
   });
 
@@ -174,14 +174,14 @@ describe('an instance that an LwM2M client creates', { timeout: 60_000 }, () => 
       await using client = await strictClient({ format });
       const [statuses] = await client.done(
         atomic(
-          add('./10/3/1', '9007199254740993', 'int'),
-          add('./10/3/2'),
-          add('./10/3/2/0', 'AQI=', 'b64'),
-          add('./10/3/2/9', 'AwQ=', 'b64'),
+          add('./26241/3/1', '9007199254740993', 'int'),
+          add('./26241/3/2'),
+          add('./26241/3/2/0', 'AQI=', 'b64'),
+          add('./26241/3/2/9', 'AwQ=', 'b64'),
         ),
       );
       assert.equal(statuses, '200 200 200 200 200');
-      const found = client.has.get('10/3');
+      const found = client.has.get('26241/3');
       assert.equal(found?.get('1'), '9007199254740993');
       assert.deepEqual(found?.get('2/9'), Buffer.of(3, 4));
     }
@@ -204,12 +204,15 @@ describe('an instance that an LwM2M client creates', { timeout: 60_000 }, () => 
     await using client = await strictClient();
     // The client has registered 3303/0, and has deleted it since; it has not registered 10/5.
     client.has.delete('3303/0');
-    client.has.set('10/5', new Map([['1', 1]]));
+    client.has.set('26241/5', new Map([['1', 1]]));
     assert.equal((await client.done(thermometer('0')))[0], '200 200 200 200');
-    assert.equal((await client.done(add('./10/5')))[0], '418');
-    assert.equal((await client.done(atomic(add('./10/5'), add('./10/5/1', '2', 'int'))))[0], '507 418 215');
-    assert.equal((await client.done(atomic(add('./10/5/2', '2', 'int'))))[0], '507 406');
-    assert.equal(client.has.get('10/5')?.get('1'), 1);
+    assert.equal((await client.done(add('./26241/5')))[0], '418');
+    assert.equal(
+      (await client.done(atomic(add('./26241/5'), add('./26241/5/1', '2', 'int'))))[0],
+      '507 418 215',
+    );
+    assert.equal((await client.done(atomic(add('./26241/5/2', '2', 'int'))))[0], '507 406');
+    assert.equal(client.has.get('26241/5')?.get('1'), 1);
   });
 });
 

@@ -89,7 +89,7 @@ export async function adaptedRig(
       [1, 0],
       [3, 0],
       [3303, 0],
-      [10, 0],
+      [26241, 0],
     ],
     formats: [],
     ...client,

@@ -8,10 +8,10 @@ import { decodeContent, encodeContent } from '../../../src/wire/lwm2m/content.ts
 import type { ResourceType, Value } from '../../../src/wire/lwm2m/resource.ts';
 import { adaptedRig, atomic, get, replace } from './adapted-rig.ts';
 
-const object = 10;
+const object = 26241;
 const at = (resource: number) => `./${object}/0/${resource}`;
 
-/** Resources of an object that Postern has no description of. */
+/** Resources of an object that nobody has registered. */
 const resources: Readonly<Record<number, { readonly type: ResourceType; readonly value: Value }>> = {
   0: { type: 'integer', value: 5 },
   1: { type: 'float', value: 21 },
@@ -63,7 +63,7 @@ async function rig(
   };
 }
 
-describe('values of resources that Postern has no description of', { timeout: 60_000 }, () => {
+describe('values of resources that nobody has registered', { timeout: 60_000 }, () => {
   // conforms: GW-26
   test('a Replace without a Format is written with the type that the client says', async () => {
     await using client = await rig();
@@ -95,7 +95,7 @@ describe('values of resources that Postern has no description of', { timeout: 60
     );
     assert.ok(client.written.every(([, , format]) => format === ContentFormat.SenmlCbor));
     const link = client.found.requests.findLast(
-      ({ method, path }) => method === Code.PUT && path.join('/') === '10/0/4',
+      ({ method, path }) => method === Code.PUT && path.join('/') === '26241/0/4',
     );
     assert.ok(Buffer.from(link?.payload ?? []).includes('vlo'), 'an object link, no string');
   });
