@@ -239,10 +239,20 @@ export class ServerSession extends Session {
     return DmStatus.Ok;
   }
 
-  #takeResults({ msgRef, cmdRef, items }: Results): void {
+  #takeResults(results: Results): void {
+    const record = this.#recordOf(results);
+    if (record) this.#takeItems(record, results.items);
+  }
+
+  #recordOf({ msgRef, cmdRef }: Results): Sending | undefined {
     const exact = msgRef === undefined ? undefined : this.#sent.get(`${msgRef} ${cmdRef}`);
-    const record = exact ?? [...this.#sent].find(([key]) => key.endsWith(` ${cmdRef}`))?.[1];
-    if (record) this.#takeItems(record, items);
+    return exact ?? [...this.#sent].find(([key]) => key.endsWith(` ${cmdRef}`))?.[1];
+  }
+
+  /** A Get without its value is no success, whatever its Status says. */
+  protected override spoiled(command: Command): void {
+    const record = command.name === 'Results' ? this.#recordOf(command) : undefined;
+    if (record) record.status = DmStatus.BadRequest;
   }
 
   #takeItems(record: Sending, items: readonly Item[]): void {
