@@ -246,6 +246,12 @@ export class ServerSession extends Session {
     if (record) this.#takeItems(record, items);
   }
 
+  /** A Get without its value is no success, whatever its Status says. */
+  protected override spoiled(command: Command): void {
+    const record = command.name === 'Results' ? this.#askedBy(command) : undefined;
+    if (record) record.status = DmStatus.BadRequest;
+  }
+
   /**
    * The Get that Results belong to. MsgRef may be absent, and a CmdID is unique in its message only. So the URIs tell which Get
    * of the package was meant.

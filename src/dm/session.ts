@@ -1,9 +1,11 @@
+import { unreadable } from '../wire/syncml/elements.ts';
 import {
   type Alert,
   type Chal,
   type Command,
   commandWithValues,
   type Item,
+  itemsOf,
   type Status,
   type SyncHdr,
   type SyncmlMessage,
@@ -376,7 +378,9 @@ export abstract class Session {
   }
 
   /** The command with its large object assembled. Undefined while chunks are missing, and when the object is wrong. */
-  #assemble(command: Command, message: SyncmlMessage): Command | undefined {
+  #assemble(received: Command, message: SyncmlMessage): Command | undefined {
+    const command = this.#withoutUnreadable(received, message);
+    if (!command) return undefined;
     const { command: complete, statuses, interrupted } = this.#objects.assemble(command);
     if (interrupted) this.push(noEndOfData(interrupted));
     for (const { status, uri } of statuses)
@@ -389,6 +393,24 @@ export abstract class Session {
       return undefined;
     }
   }
+
+  /** The command without the items whose values cannot be read, which get a status of their own. Undefined when none is left. */
+  #withoutUnreadable(command: Command, message: SyncmlMessage): Command | undefined {
+    const items = itemsOf(command);
+    const good = items.filter(({ data }) => data !== unreadable);
+    if (good.length === items.length) return command;
+    for (const { target, source, data } of items)
+      if (data === unreadable)
+        this.status(message, command, nameOf(command), DmStatus.BadRequest, {
+          targetRefs: target ? [target.locUri] : [],
+          sourceRefs: source ? [source.locUri] : [],
+        });
+    this.spoiled(command);
+    return good.length === 0 ? undefined : ({ ...command, items: good } as Command);
+  }
+
+  /** Called for a command of which the values of some items cannot be read. */
+  protected spoiled(_command: Command): void {}
 
   /** Answers a message with a MsgID below the last one. */
   #outdated({ header: { msgId } }: SyncmlMessage): SyncmlMessage | undefined {

@@ -102,6 +102,12 @@ export interface Element {
   readonly content: Content;
 }
 
+/**
+ * Content of a Data that has characters which its coding cannot hold. Nobody knows what its sender meant. The command gets a status
+ * for this item, and the rest of the message counts.
+ */
+export const unreadable: Uint8Array = new Uint8Array(0);
+
 const elementNames: ReadonlySet<string> = new Set(Object.keys(elements));
 
 /** Whether the name is that of an element that DM knows. */

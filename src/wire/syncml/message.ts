@@ -3,7 +3,7 @@ import { fitsXml } from '../../base/presentable.ts';
 import { fromBase64 } from './base64.ts';
 import { octetsOf, utf8 } from './element-builder.ts';
 import type { Content, Element, ElementName } from './elements.ts';
-import { isPacked, messageLimits } from './elements.ts';
+import { isPacked, messageLimits, unreadable } from './elements.ts';
 import {
   bytes,
   data,
@@ -60,6 +60,8 @@ const binaryFormats = new Set(['b64', 'bin']);
  */
 function itemWithValue(item: Item, outer: Meta | undefined, isOpaque: boolean): Item {
   const { meta, data: value } = item;
+  if (value === unreadable)
+    throw new PosternError('malformed', 'a value with characters that XML cannot hold');
   const format = meta?.format ?? outer?.format;
   const type = meta?.type ?? outer?.type;
   if (format === undefined || !binaryFormats.has(format)) {

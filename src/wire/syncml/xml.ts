@@ -1,10 +1,11 @@
 import { SaxesParser } from 'saxes';
 import { PosternError } from '../../base/errors.ts';
 import { ownText } from '../../base/own-bytes.ts';
+import { fitsXml } from '../../base/presentable.ts';
 import { skipDocumentType } from './document-type.ts';
 import { ElementBuilder, utf8 } from './element-builder.ts';
 import type { Element } from './elements.ts';
-import { elements, isElementName, messageLimits, namespaces } from './elements.ts';
+import { elements, isElementName, messageLimits, namespaces, unreadable } from './elements.ts';
 import { escapeXml } from './escape-xml.ts';
 
 /**
@@ -37,12 +38,47 @@ function writeAll(elements: readonly Element[], page: number): string {
 
 /**
  * Reads a message in XML. A document type is skipped (`skipDocumentType`). XML elements inside
- * `<Data>` are kept as text. Elements that DM does not know are skipped with their content.
+ * `<Data>` are kept as text. Elements that DM does not know are skipped with their content. A Data with characters that XML 1.0
+ * cannot hold, such as a NUL, is `unreadable`.
  * @throws {PosternError} `malformed` or `tooLarge`
  */
 export function decodeXml(coded: Uint8Array): Element {
   if (coded.length > messageLimits.bytes)
     throw new PosternError('tooLarge', `message of more than ${messageLimits.bytes} bytes`);
+  const document = utf8(coded);
+  try {
+    return read(document);
+  } catch (thrown) {
+    // Most messages have no such character, so they are not searched for any.
+    const marked = document
+      .replace(unfit, mark)
+      .replace(reference, (whole, hex: string | undefined, decimal: string | undefined) =>
+        fitsXml(characterOf(hex === undefined ? Number(decimal) : Number.parseInt(hex, 16))) ? whole : mark,
+      );
+    if (marked === document) throw thrown;
+    return withoutMarks(read(marked));
+  }
+}
+
+/** A non-character that XML 1.0 can hold. It stands for what XML 1.0 cannot hold. */
+const mark = '\ufdd0';
+const unfit = /[^\t\n\r\u0020-\ufffd\u{10000}-\u{10ffff}]/gu;
+const reference = /&#(?:x([0-9a-f]{1,8})|(\d{1,10}));/gi;
+
+/** The character of a code point. A text that XML cannot hold for what is no code point. */
+const characterOf = (point: number): string => (point > 0x10ffff ? '\0' : String.fromCodePoint(point));
+
+/** @throws {PosternError} `malformed` for a mark in a text that is no value */
+function withoutMarks(element: Element): Element {
+  const { name, content } = element;
+  if (typeof content === 'string' && content.includes(mark)) {
+    if (name === 'Data') return { name, content: unreadable };
+    throw new PosternError('malformed', `<${name}> has a character that XML cannot hold`);
+  }
+  return Array.isArray(content) ? { name, content: content.map(withoutMarks) } : element;
+}
+
+function read(document: string): Element {
   const parser = new SaxesParser({ xmlns: false, position: false });
   const builder = new ElementBuilder(ownText);
   let foreign = 0;
@@ -69,7 +105,7 @@ export function decodeXml(coded: Uint8Array): Element {
     foreign--;
     if (!isSelfClosing) builder.text(`</${qualified}>`);
   });
-  parser.write(utf8(coded)).close();
+  parser.write(document).close();
   return builder.finish();
 }
 
