@@ -485,8 +485,9 @@ export abstract class Session {
       (this.#ownTurn ? spareBytes : spareBytes + sizeOfNext);
     const short = numberedOnes.map(withoutReferences);
     // The Status of the header is the first. The commands of an unproven message come again, and get theirs then.
-    const leads = [numberedOnes, short, short.slice(0, 1)];
-    const lead = leads.find((each) => spaceBeside(each) >= 0) ?? short;
+    const wanted = this.outgoing.isEmpty ? 0 : spaceForOne;
+    const isRoomy = spaceBeside(numberedOnes) >= wanted;
+    const lead = isRoomy ? numberedOnes : spaceBeside(short) >= 0 ? short : short.slice(0, 1);
     const space = spaceBeside(lead);
     if (!this.#asked) return { lead, space };
     const asked = { ...this.#asked, cmdId: String(lead.length + 1) };
@@ -526,6 +527,9 @@ export abstract class Session {
 const challengeOfSize: Chal = {
   meta: { format: 'b64', type: 'syncml:auth-md5', nextNonce: new Uint8Array(16) },
 };
+
+/** Bytes below which what a Status may lack gives way to the own package. */
+const spaceForOne = 256;
 
 /** Bytes of the Status for alert 1222, of the IDs of a command and of those within it, and of the XML declaration. */
 const otherBytes = 400;

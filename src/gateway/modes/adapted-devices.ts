@@ -101,7 +101,12 @@ export class AdaptedDevices implements AsyncDisposable {
     if (!this.#talking.has(deviceId) && !signal.aborted)
       this.#talking.set(
         deviceId,
-        persistently({ clock: this.#clock, events: this.#events }, 'device-work', () => this.#converse(deviceId, since), signal),
+        persistently(
+          { clock: this.#clock, events: this.#events },
+          'device-work',
+          () => this.#converse(deviceId, since),
+          signal,
+        ),
       );
     await this.#talking.get(deviceId);
   }
@@ -112,7 +117,11 @@ export class AdaptedDevices implements AsyncDisposable {
    */
   async #converse(deviceId: string, since: Monotonic): Promise<void> {
     const { signal } = this.#stop;
-    while (this.#waiting.has(deviceId) && !signal.aborted && (await this.#adapter.isThere(deviceId, since, signal))) {
+    while (
+      this.#waiting.has(deviceId) &&
+      !signal.aborted &&
+      (await this.#adapter.isThere(deviceId, since, signal))
+    ) {
       const work = this.#waiting.of(deviceId);
       try {
         for (let next = await work.next([]); !next.done; )
