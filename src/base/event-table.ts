@@ -6,6 +6,7 @@ import { debug, error, type FieldsIn, info, type Severity, warn } from './event-
  */
 export const eventTable = {
   // Adaptation mode: updates of LwM2M clients.
+  'adaptation.insecure': warn<'security'>(),
   'adaptation.update-ended': info<'device' | 'result'>(),
   'adaptation.update-failed': warn<'device' | 'reason'>(),
 

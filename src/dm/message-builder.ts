@@ -202,8 +202,9 @@ export class MessageBuilder {
       this.#limit - sizeOfNext - this.#sizes.document(elementOf({ header: head, commands, final: true }));
     const short = numberedOnes.map(withoutReferences);
     // The Status of the header is the first. The commands of an unproven message come again, and get theirs then.
-    const leads = [numberedOnes, short, short.slice(0, 1)];
-    const lead = leads.find((each) => spaceBeside(each) >= 0) ?? short;
+    const wanted = this.#parts.outgoing.isEmpty ? 0 : spaceForOne;
+    const isRoomy = spaceBeside(numberedOnes) >= wanted;
+    const lead = isRoomy ? numberedOnes : spaceBeside(short) >= 0 ? short : short.slice(0, 1);
     const space = spaceBeside(lead);
     if (!this.#asked) return { lead, space };
     const asked = { ...this.#asked, cmdId: String(lead.length + 1) };
@@ -233,3 +234,6 @@ const longestNext = { ...nextMessage, cmdId: '0000' };
 
 /** Bytes of the Status for alert 1222, and of the IDs of a command and of those within it. */
 const otherBytes = 400;
+
+/** Bytes below which what a Status may lack gives way to the own package. */
+const spaceForOne = 256;

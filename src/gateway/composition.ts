@@ -15,6 +15,7 @@ import { vocabularyOf } from '../mo/vocabulary.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
 import { encodings } from '../wire/syncml/codec.ts';
 import { decodeNotification } from '../wire/syncml/notification.ts';
+import { CoapDeviceService } from './coap-device-service.ts';
 import type { GatewayConfig } from './config.ts';
 import { DeviceSignals } from './device-signals.ts';
 import { configAtNext, enrolIfNeeded, identityFiles, identityFolder } from './enrolled-config.ts';
@@ -288,6 +289,17 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       joins,
       ...machine,
     });
+  const coapDevices =
+    config['coap-devices'] &&
+    new CoapDeviceService({
+      settings: config['coap-devices'],
+      inventory,
+      locator,
+      arrivals,
+      associations,
+      signals,
+      ...machine,
+    });
   const questions = new DeviceQuestions({
     inventory,
     addresses,
@@ -295,6 +307,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     arrivals,
     requestSession: (deviceId) => proxy.requestSession(deviceId),
     askClient: lwm2m && ((deviceId) => lwm2m.ask(deviceId)),
+    askCoapDevice: coapDevices && ((deviceId) => coapDevices.ask(deviceId)),
     clock,
   });
   const expiry = config.limits['device-expiry'];
@@ -308,7 +321,12 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     configured: expiry === undefined ? undefined : expiry * 1000,
     ...machine,
   });
-  const management = new DeviceManagement({ inventory, transparent, proxy, adaptation: lwm2m });
+  const management = new DeviceManagement({
+    inventory,
+    transparent,
+    proxy,
+    adaptations: { LwM2M: lwm2m, CoAP: coapDevices },
+  });
   const delegation = new Delegation({ manage: proxy.manage, vocabulary, ...machine });
 
   // The objects of the gateway's own management tree, and the client that reports to DM servers.
@@ -518,9 +536,17 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...networks,
     ...machine,
   });
-  signals.add(presence, objects, telemetry, proxy, ...(lwm2m ? [lwm2m] : []), {
-    detached: (deviceId) => sessions.detached(deviceId),
-  });
+  signals.add(
+    presence,
+    objects,
+    telemetry,
+    proxy,
+    ...(lwm2m ? [lwm2m] : []),
+    ...(coapDevices ? [coapDevices] : []),
+    {
+      detached: (deviceId) => sessions.detached(deviceId),
+    },
+  );
 
   return {
     config,
@@ -540,6 +566,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     signals,
     presence,
     lwm2m,
+    coapDevices,
     management,
     tree,
     objects,

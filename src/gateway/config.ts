@@ -13,7 +13,13 @@ import { gwmoSection } from '../mo/vocabulary.ts';
 import { coapsPort } from '../wire/coap/uri.ts';
 import { admissionSection } from './admission-config.ts';
 import { coapsSection, hostAndPort } from './coaps-config.ts';
-import { bootstrapSection, httpSection, lwm2mSection, oscoreDevices } from './device-config.ts';
+import {
+  bootstrapSection,
+  coapDevicesSection,
+  httpSection,
+  lwm2mSection,
+  oscoreDevices,
+} from './device-config.ts';
 import { enrolmentSection } from './enrolment-config.ts';
 import { imagesSection, updateSection } from './image-config.ts';
 import { oscoreSection } from './oscore-config.ts';
@@ -78,6 +84,7 @@ const gatewayTables = v.strictObject({
   tunnel: tunnelSection,
   bootstrap: bootstrapSection,
   lwm2m: lwm2mSection,
+  'coap-devices': coapDevicesSection,
   images: imagesSection,
   update: updateSection,
   limits: v.optional(
@@ -135,6 +142,11 @@ export const gatewayConfigSchema = v.pipe(
     const clients = new Set(lwm2m?.device.map(({ id }) => id));
     return !bootstrap.device.some(({ id }) => clients.has(id));
   }, 'a device is both in [[bootstrap.device]] and in [[lwm2m.device]]; list each in one of them, not in both'),
+  v.check(({ 'coap-devices': things, bootstrap, lwm2m, http }) => {
+    const others = [bootstrap.device, lwm2m?.device ?? [], http?.device ?? []].flat();
+    const names = new Set(others.map(({ id }) => id));
+    return !things?.device.some(({ id }) => names.has(id));
+  }, 'a device of [[coap-devices.device]] is in another list of devices too; list each in one of them, not in both'),
   v.check(
     ({ oscore, ...config }) => oscore !== undefined || oscoreDevices(config).length === 0,
     'a device has security = "oscore"; it needs the table [oscore], which may be empty',

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import * as v from 'valibot';
 import {
   anySecret,
@@ -169,6 +170,45 @@ export const lwm2mSection = described(
     }),
   ),
   'Adaptation mode, for devices that speak LwM2M instead of OMA DM. Off without this table',
+);
+
+/** The URI of a device on the private network: by its IP address, since a name could be anybody's. */
+const deviceUri = v.pipe(
+  v.string(),
+  v.check((uri) => {
+    const { protocol, hostname = '', search = '', hash = '' } = URL.parse(uri) ?? {};
+    const host = hostname.replace(/^\[|\]$/g, '');
+    return protocol === 'coap:' && isIP(host) !== 0 && search + hash === '';
+  }, 'a URI such as coap://192.0.2.7 or coap://[2001:db8::7]:5683, with the IP address of the device'),
+);
+
+/** The table `[coap-devices]`: devices that speak nothing but CoAP. */
+export const coapDevicesSection = described(
+  v.optional(
+    v.strictObject({
+      device: described(
+        v.pipe(
+          v.array(
+            v.strictObject({
+              id: described(deviceId, 'Name of the device'),
+              uri: described(deviceUri, 'Its address; a path stands before the paths of all its resources'),
+            }),
+          ),
+          v.maxLength(1024, 'at most 1024 devices'),
+          distinct(),
+        ),
+        'The devices. Each is attached when it has answered. One that is no longer listed is detached at the next start',
+      ),
+      'insecure-plain-coap': described(
+        v.literal(
+          true,
+          'true: these devices are managed over CoAP without security, which must be allowed by name',
+        ),
+        'Manage these devices over CoAP without DTLS or OSCORE. Nothing proves them: whoever is at their addresses reads what is written, and answers for them',
+      ),
+    }),
+  ),
+  'Adaptation mode for devices that speak plain CoAP with `/.well-known/core`, without LwM2M ([adapters.md](adapters.md)). Off without this table',
 );
 
 interface Listed {

@@ -76,7 +76,8 @@ export class Gateway implements AsyncDisposable {
   /** @throws {PosternError} `configuration` when the port is taken, or plain CoAP was not allowed */
   async start(): Promise<void> {
     const { config, state, events, network, compose, http, uplink, uplinkListener } = this.#parts;
-    const { clock, presence, lwm2m, objects, firmware, endOfServers, transport, secureNetwork } = this.#parts;
+    const { clock, presence, lwm2m, coapDevices, objects, firmware, endOfServers, transport, secureNetwork } =
+      this.#parts;
     const { telemetry } = this.#parts;
     demandAllowed(config);
     if (config.coap['insecure-plain-coap']) events.emit('coap.insecure', { security: plainWarning });
@@ -106,6 +107,7 @@ export class Gateway implements AsyncDisposable {
       rss: memoryInUse().rss,
       free: freeMemory(),
     });
+    coapDevices?.start();
     this.#isStarted = true;
     uplink.start(uplinkListener);
     firmware?.start();
@@ -121,6 +123,7 @@ export class Gateway implements AsyncDisposable {
       presence,
       arrivals,
       lwm2m,
+      coapDevices,
       objects,
       telemetry,
       firmware,
@@ -145,6 +148,7 @@ export class Gateway implements AsyncDisposable {
     stack.use(network);
     if (secureNetwork) stack.use(secureNetwork);
     if (lwm2m) stack.use(lwm2m);
+    if (coapDevices) stack.use(coapDevices);
     if (http) stack.use(http);
     // Without a network nobody answers. So nobody is asked any more before the network is closed.
     stack.defer(() => {

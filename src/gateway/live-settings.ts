@@ -62,7 +62,18 @@ interface Settings {
  * @throws {PosternError} `configuration` when a file cannot be read or does not hold what it should
  */
 function settingsOf(config: GatewayConfig): Settings {
-  const { bootstrap, lwm2m, http, images, update, parent, tunnel, coaps, oscore } = config;
+  const {
+    bootstrap,
+    lwm2m,
+    'coap-devices': things,
+    http,
+    images,
+    update,
+    parent,
+    tunnel,
+    coaps,
+    oscore,
+  } = config;
   const pem = (file: string | undefined, key: string) =>
     file === undefined ? undefined : readPem(file, key);
   const keyed = new Set(
@@ -81,7 +92,7 @@ function settingsOf(config: GatewayConfig): Settings {
     oscoreDevices: new Set(oscoreDevices(config).map(({ id }) => id)),
     certificates: coapsCertificates(config),
     listed: new Set([
-      ...[bootstrap.device, lwm2m?.device ?? [], http?.device ?? []].flatMap((list) =>
+      ...[bootstrap.device, lwm2m?.device ?? [], things?.device ?? [], http?.device ?? []].flatMap((list) =>
         list.map(({ id }) => id),
       ),
       ...keyed,

@@ -79,7 +79,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     const isAllowed = (deviceId: string, { identity }: Remote) =>
       live.current.clients.has(deviceId) && (identity !== undefined || !isKeyed(deviceId));
     const isJoined = (deviceId: string, remote: Remote) => joins.isJoined(deviceId, 'LwM2M', remote);
-    const isAttached = (deviceId: string) => isAdapted(inventory, deviceId);
+    const isAttached = (deviceId: string) => isAdapted(inventory, deviceId, 'LwM2M');
     const call: DeviceLocator['call'] = (...args) => locator.call(...args);
     // Whoever has a key is asked by it alone. At its address somebody else may answer in clear.
     const partyOf = ({ deviceId, keyed }: LwM2mClient) =>
@@ -179,7 +179,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     // The clients assume that they are still registered, and need not come soon. The address in a registration is newer
     // than the one in the inventory.
     for (const registration of registrations.values())
-      if (isAdapted(inventory, registration.deviceId))
+      if (isAdapted(inventory, registration.deviceId, 'LwM2M'))
         addresses.heard(registration.deviceId, registration, true);
   }
 
@@ -236,7 +236,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
   }
 
   heard(deviceId: string): void {
-    if (!isAdapted(this.#parts.inventory, deviceId)) return;
+    if (!isAdapted(this.#parts.inventory, deviceId, 'LwM2M')) return;
     this.#mode.heard(deviceId);
     this.#observer.heard(deviceId);
   }
@@ -249,7 +249,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
 
 /** The registration of a client that is attached here. */
 const clientOf = (registrations: Registrations, inventory: Inventory, deviceId: string) =>
-  isAdapted(inventory, deviceId) ? registrations.get(deviceId) : undefined;
+  isAdapted(inventory, deviceId, 'LwM2M') ? registrations.get(deviceId) : undefined;
 
 /** What other parts need of the registration of an LwM2M client that is attached here. The lifetime is in seconds. */
 export function registrationOf({ registrations, inventory }: GatewayState, deviceId: string) {

@@ -7,6 +7,7 @@ import type { LiveConfig } from '../base/live-config.ts';
 import type { Recovery } from '../base/recover-state.ts';
 import { countSetAside } from '../base/rows.ts';
 import { softwareVersion } from '../base/version.ts';
+import { coapDeviceWarning } from './coap-device-service.ts';
 import type { GatewayConfig } from './config.ts';
 import type { GatewayFirmware } from './firmware.ts';
 import { lwm2mWarning } from './lwm2m-service.ts';
@@ -145,6 +146,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
       security: [
         coap['insecure-plain-coap'] ? plainWarning : `DTLS${oscore ? ' and OSCORE' : ''}${secureWords}`,
         ...(lwm2m?.['insecure-no-security'] ? [lwm2mWarning] : []),
+        ...(config['coap-devices'] ? [coapDeviceWarning] : []),
         ...(http?.['insecure-plain-http'] && http['tls-cert'] === undefined ? [httpWarning] : []),
       ].join('; '),
       ...(secureNetwork && { securePort: secureNetwork.port }),

@@ -20,7 +20,7 @@ export const bootstrapOrigins = ['local', 'server', 'manual', 'joined'] as const
 export type BootstrapOrigin = (typeof bootstrapOrigins)[number];
 
 /** Protocol that a device speaks. */
-export const protocols = ['OMA-DM', 'LwM2M'] as const;
+export const protocols = ['OMA-DM', 'LwM2M', 'CoAP'] as const;
 export type Protocol = (typeof protocols)[number];
 
 /** The inventory record of one attached device. */
@@ -54,7 +54,7 @@ export interface DeviceRecord {
    * that is attached to this gateway itself.
    */
   readonly via?: string;
-  /** Paths of the objects and instances of an LwM2M client, separated by spaces. */
+  /** Paths of the objects and instances of an LwM2M client, or of the resources of a CoAP device, separated by spaces. */
   readonly objects?: string;
 }
 

@@ -83,3 +83,24 @@ describe('habits of OMA DM clients', () => {
       assert.deepEqual([...ends.keys()], ['done']);
     });
 });
+
+test('a client that takes no chunks gets none where a value just fits, and the first message is full of other things', async () => {
+  const habits = {
+    ...plain,
+    largeObjects: 'false',
+    asksServer: true,
+    references: true,
+    shows: 'until-accepted',
+  };
+  const { forgotNonce: _, ...given } = habits;
+  // Sessions in which a value went in chunks while the server did not ask first.
+  for (const [seed, maxMsgSize] of [
+    [121, 1777],
+    [395, 2115],
+    [663, 2231],
+    [1041, 2217],
+  ] as const) {
+    const { end, disagreements } = await playDmClient(seed, undefined, { ...given, maxMsgSize });
+    assert.deepEqual([end, disagreements.map(({ what }) => what)], ['done', []], `seed ${seed}`);
+  }
+});

@@ -1,7 +1,7 @@
 import { asPosternError } from '../../base/errors.ts';
 import { DmError } from '../../dm/dm-error.ts';
 import { DmStatus } from '../../dm/status.ts';
-import { GatewayMode } from '../../mo/device-record.ts';
+import { GatewayMode, type Protocol } from '../../mo/device-record.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { TransparentMode } from './transparent.ts';
 import type { Manage } from './waiting-work.ts';
@@ -10,8 +10,8 @@ export interface DeviceManagementParts {
   readonly inventory: Inventory;
   readonly transparent: TransparentMode;
   readonly proxy: { readonly manage: Manage };
-  /** None where LwM2M is not configured. */
-  readonly adaptation: { readonly manage: Manage } | undefined;
+  /** What manages the devices of adaptation mode, by their protocol. None for a protocol that is not configured. */
+  readonly adaptations: Readonly<Partial<Record<Protocol, { readonly manage: Manage } | undefined>>>;
 }
 
 /** Chooses the mode in which the gateway manages a device, by the protocol of the device. */
@@ -22,15 +22,17 @@ export class DeviceManagement {
     this.#parts = parts;
   }
 
-  /** Performs operations on a device: in adaptation mode when it speaks LwM2M, else in proxy mode. */
+  /** Performs operations on a device: in adaptation mode when its protocol is adapted, else in proxy mode. */
   readonly manage: Manage = (deviceId, ...rest) => {
-    const { inventory, proxy, adaptation } = this.#parts;
-    return ((isAdapted(inventory, deviceId) ? adaptation : undefined) ?? proxy).manage(deviceId, ...rest);
+    const { inventory, proxy, adaptations } = this.#parts;
+    const { protocol = 'OMA-DM' } = inventory.get(deviceId) ?? {};
+    const adaptation = isAdapted(inventory, deviceId) ? adaptations[protocol] : undefined;
+    return (adaptation ?? proxy).manage(deviceId, ...rest);
   };
 
   /**
    * Delivers the Package #0 of a DM server to a device (transparent mode).
-   * @throws {DmError} 406 for an LwM2M client, which opens no DM sessions; 412 without a Package #0
+   * @throws {DmError} 406 for an adapted device, which opens no DM sessions; 412 without a Package #0
    * @throws {PosternError} as `TransparentMode.deliver`
    */
   async deliver(deviceId: string, server: string, package0: Uint8Array | undefined): Promise<void> {
@@ -58,8 +60,9 @@ export class DeviceManagement {
   }
 }
 
-/** Whether a device is attached here, and managed in adaptation mode. */
-export function isAdapted(inventory: Pick<Inventory, 'get'>, deviceId: string): boolean {
+/** Whether a device is attached here, and managed in adaptation mode, by this protocol where one is given. */
+export function isAdapted(inventory: Pick<Inventory, 'get'>, deviceId: string, protocol?: Protocol): boolean {
   const record = inventory.get(deviceId);
-  return record?.mode === GatewayMode.Adaptation && record.via === undefined;
+  if (record?.mode !== GatewayMode.Adaptation || record.via !== undefined) return false;
+  return protocol === undefined || record.protocol === protocol;
 }

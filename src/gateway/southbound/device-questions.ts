@@ -25,6 +25,8 @@ export interface DeviceQuestionsParts {
   readonly requestSession: (deviceId: string) => Promise<void>;
   /** Asks an LwM2M client to prove itself. Absent where LwM2M is not configured. */
   readonly askClient: ((deviceId: string) => Promise<Finding>) | undefined;
+  /** Asks a plain CoAP device. Absent where there are none. */
+  readonly askCoapDevice: ((deviceId: string) => Promise<Finding>) | undefined;
   readonly clock: Clock;
 }
 
@@ -54,10 +56,14 @@ export class DeviceQuestions {
 
   /** Asks a directly attached device whether it is there. Never rejects. */
   async ask(deviceId: string): Promise<Finding> {
-    const { inventory, addresses, locator, arrivals, askClient, clock } = this.#parts;
+    const { inventory, addresses, locator, arrivals, askClient, askCoapDevice, clock } = this.#parts;
     const record = inventory.get(deviceId);
     if (record?.protocol === 'LwM2M')
       return (await askClient?.(deviceId)) ?? missing('LwM2M is switched off at this gateway');
+    if (record?.protocol === 'CoAP')
+      return (
+        (await askCoapDevice?.(deviceId)) ?? missing('plain CoAP devices are switched off at this gateway')
+      );
     if (record?.address.startsWith('http')) return missing('it comes over HTTP, and was silent for too long');
     const known = addresses.get(deviceId);
     if (!known) return missing('no address of it is known');
@@ -95,7 +101,8 @@ export class DeviceQuestions {
   async isThere(deviceId: string): Promise<boolean> {
     const record = this.#parts.inventory.get(deviceId);
     if (record?.address.startsWith('http')) return record.state === 'attached';
-    if (record?.protocol === 'LwM2M') return (await this.ask(deviceId)).kind !== 'missing';
+    if (record?.protocol === 'LwM2M' || record?.protocol === 'CoAP')
+      return (await this.ask(deviceId)).kind !== 'missing';
     return await this.livesElsewhere(deviceId, nowhere);
   }
 

@@ -18,6 +18,7 @@ function asking(ping: () => boolean, session: () => void = () => {}) {
     arrivals: { lastOf: () => clock.now(), next: async () => false },
     requestSession: async () => session(),
     askClient: undefined,
+    askCoapDevice: undefined,
     clock,
   });
 }
