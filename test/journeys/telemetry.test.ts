@@ -8,7 +8,7 @@ import { Gateway } from '../../src/gateway/gateway.ts';
 import { asker, startApi } from '../headend/api-client.ts';
 import { type Broker, startAedes } from '../peers/brokers.ts';
 import { LightClient } from '../peers/light-client.ts';
-import { gatewayConfig, loopback, Site } from './site.ts';
+import { childTables, gatewayConfig, loopback, Site, secrets } from './site.ts';
 
 const limit = { timeout: 90_000 };
 const folder = mkdtempSync(join(tmpdir(), 'postern-telemetry-'));
@@ -266,25 +266,69 @@ test('an OMA DM device is asked for its values; of a path that it lacks there ar
   assert.deepEqual((stands.status as unknown as { observed: number }).observed, 1);
 });
 
-test('the reference client tells its values, and is observed again after it has left and come', limit, async () => {
-  await using all = await field('reference');
-  const { site, ask, start, history } = all;
-  const { gateway } = await start();
-  await site.gatewayEvents.until('mqtt.connected');
-  const reference = site.client(client, gateway);
-  await reference.start();
-  await site.headendEvents.until('alert.device-attach', { device: client });
-  reference.set(path, 20);
-  assert.equal((await ask('POST', '/gateways/gw-1/observations', order)).status, 200);
-  assert.deepEqual(await history(1), [20]);
-  reference.set(path, 21);
-  assert.deepEqual(await history(2), [20, 21]);
-  await reference.detach();
-  await site.headendEvents.until('alert.device-detach', { device: client });
-  reference.set(path, 22);
-  await reference.start();
-  assert.deepEqual(await history(3), [20, 21, 22]);
-});
+test(
+  'the reference client tells its values, and is observed again after it has left and come',
+  limit,
+  async () => {
+    await using all = await field('reference');
+    const { site, ask, start, history } = all;
+    const { gateway } = await start();
+    await site.gatewayEvents.until('mqtt.connected');
+    const reference = site.client(client, gateway);
+    await reference.start();
+    await site.headendEvents.until('alert.device-attach', { device: client });
+    reference.set(path, 20);
+    assert.equal((await ask('POST', '/gateways/gw-1/observations', order)).status, 200);
+    assert.deepEqual(await history(1), [20]);
+    reference.set(path, 21);
+    assert.deepEqual(await history(2), [20, 21]);
+    await reference.detach();
+    await site.headendEvents.until('alert.device-detach', { device: client });
+    reference.set(path, 22);
+    await reference.start();
+    assert.deepEqual(await history(3), [20, 21, 22]);
+  },
+);
+
+test(
+  'a device behind a child gateway is refused with the name of the child, which has the object itself',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using top = new Site(broker.url);
+    await using bottom = new Site(broker.url);
+    const headend = await top.headend([], {
+      gateway: ['gw-1', 'gw-2'].map((id) => ({
+        id,
+        'client-secret': secrets.gatewayClient,
+        'server-secret': secrets.gatewayServer,
+      })),
+    });
+    const parent = await top.gateway(['gw-2'], { coap: { port: 0, leisure: 50 } });
+    const child = await bottom.gateway(
+      [meter],
+      { gateway: { id: 'gw-2', state: ':memory:' }, ...childTables('gw-2', parent) },
+      false,
+    );
+    await top.headendEvents.until('alert.device-attach', { device: 'gw-2' });
+    const device = bottom.device(meter, child, { factory: true });
+    await device.start();
+    await top.headendEvents.until('alert.device-attach', { device: meter, gateway: 'gw-2' });
+    const makers = { name: 'makers', targets: {}, paths: ['./DevInfo/Man'], attributes: {}, reportPeriod: 1 };
+    await headend.observations.order('gw-1', makers);
+    const { refused, refusals } = await headend.observations.status('gw-1', 'makers');
+    assert.equal(refused, 1);
+    assert.deepEqual(JSON.parse(refusals), [
+      { reason: 'it is behind gw-2, which takes an observation of its own', count: 1, devices: [meter] },
+    ]);
+    await headend.observations.order('gw-2', makers);
+    await top.headendEvents.until('telemetry.received', { gateway: 'gw-2' });
+    assert.deepEqual(
+      headend.values.latest(meter).map(({ value, gateway }) => [value, gateway]),
+      [['Maker & Sons', 'gw-2']],
+    );
+  },
+);
 
 test('an order that is not right is refused with the reason, and leaves nothing', limit, async () => {
   await using all = await field('wrong');
