@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { background, failed, persistently } from '../base/background.ts';
 import { type Clock, pause, SystemClock } from '../base/clock.ts';
 import { type Entropy, systemEntropy } from '../base/entropy.ts';
@@ -8,13 +7,7 @@ import { ContentFormat } from '../wire/coap/content-formats.ts';
 import { formatLinks, type Link } from '../wire/coap/link-format.ts';
 import { coapBase, parseCoapUri } from '../wire/coap/uri.ts';
 import { decodeContent, encodeContent } from '../wire/lwm2m/content.ts';
-import {
-  FirmwareResource,
-  FirmwareResult,
-  FirmwareState,
-  ObjectId,
-  ServerResource,
-} from '../wire/lwm2m/objects.ts';
+import { ObjectId, ServerResource } from '../wire/lwm2m/objects.ts';
 import { isBelow, type Path, parsePath, pathText } from '../wire/lwm2m/path.ts';
 import type { Entry, Value } from '../wire/lwm2m/resource.ts';
 import { instancesIn } from '../wire/lwm2m/tlv.ts';
@@ -24,6 +17,7 @@ import type { StackAnswer, StackIncoming } from './coap-messages.ts';
 import { CoapStack } from './coap-stack.ts';
 import type { DeviceConfig } from './config.ts';
 import type { DeviceSurroundings } from './device.ts';
+import { LwM2mFirmware } from './lwm2m-firmware.ts';
 import { LwM2mObjects } from './lwm2m-objects.ts';
 import { LwM2mReports } from './lwm2m-reports.ts';
 import { protectionOf } from './protected-datagrams.ts';
@@ -53,15 +47,13 @@ export class LwM2mDevice implements AsyncDisposable {
   readonly #objects = new LwM2mObjects([light]);
   readonly #keys: ClientKeys;
   readonly #reports: LwM2mReports;
+  readonly #firmware: LwM2mFirmware;
   readonly #stop = new AbortController();
   readonly #attached = Promise.withResolvers<void>();
   /** Present while the device is being bootstrapped. Resolves when the bootstrap server says that it has finished. */
   #finished: PromiseWithResolvers<void> | undefined;
   /** URI of the registration: `coap://host:port`, and the path that the server gave. */
   #registration: { base: string; path: string } | undefined;
-  /** The firmware package that was downloaded. */
-  #package: Uint8Array | undefined;
-  #downloading: Promise<void> = Promise.resolve();
   #running: Promise<unknown> | undefined;
 
   /** @throws {PosternError} `configuration` without a table `lwm2m` */
@@ -93,6 +85,13 @@ export class LwM2mDevice implements AsyncDisposable {
       protection,
       this.#keys,
     );
+    this.#firmware = new LwM2mFirmware({
+      device: this.id,
+      objects: this.#objects,
+      download: (uri) => this.#coap.download(uri),
+      installed: () => this.#restart('new firmware was installed'),
+      events,
+    });
     this.#attached.promise.catch(() => {});
     this.#furnish();
   }
@@ -168,7 +167,7 @@ export class LwM2mDevice implements AsyncDisposable {
     this.#attached.reject(new PosternError('unavailable', 'the device stops'));
     await this.#coap[Symbol.asyncDispose]();
     await this.#running;
-    await this.#downloading;
+    await this.#firmware.settled;
   }
 
   /**
@@ -217,13 +216,7 @@ export class LwM2mDevice implements AsyncDisposable {
     this.#objects.onExecute([ObjectId.Server, 0, ServerResource.RegistrationUpdateTrigger], () =>
       this.#afterwards(() => this.update()),
     );
-    this.#objects.put([ObjectId.Firmware, 0], {
-      [FirmwareResource.PackageUri]: '',
-      [FirmwareResource.State]: FirmwareState.Idle,
-      [FirmwareResource.Result]: FirmwareResult.None,
-      9: 0,
-    });
-    this.#objects.onExecute([ObjectId.Firmware, 0, FirmwareResource.Update], () => this.#install());
+    this.#firmware.furnish();
     this.#objects.put([temperature, 0], { 5700: 21.5, 5701: 'Cel', 5750: 'hall' });
     this.#objects.put([light, 0], { 5850: false, 5851: 40 });
   }
@@ -424,9 +417,7 @@ export class LwM2mDevice implements AsyncDisposable {
 
   #written(path: Path, entries: readonly Entry[]): void {
     this.#events.emit('device.written', { device: this.id, path: pathText(path) });
-    const isPackage = pathText(path) === pathText([ObjectId.Firmware, 0, FirmwareResource.PackageUri]);
-    const uri = String(entries[0]?.value ?? '');
-    if (isPackage) this.#downloading = background(this.#events, 'device-firmware', () => this.#download(uri));
+    this.#firmware.written(path, entries[0]?.value);
   }
 
   #post(path: Path, payload: Uint8Array, contentFormat: number | undefined): StackAnswer {
@@ -446,47 +437,6 @@ export class LwM2mDevice implements AsyncDisposable {
     const instance = named ?? entries[0]?.path[1] ?? this.#objects.instances(object).length;
     this.#objects.create(object, instance, entries);
     return { code: '2.01' };
-  }
-
-  async #download(uri: string): Promise<void> {
-    const state = (now: number, result: number) =>
-      this.#objects.put([ObjectId.Firmware, 0], {
-        [FirmwareResource.State]: now,
-        [FirmwareResource.Result]: result,
-      });
-    this.#package = undefined;
-    // An empty URI cancels the update.
-    if (uri === '') return state(FirmwareState.Idle, FirmwareResult.None);
-    state(FirmwareState.Downloading, FirmwareResult.None);
-    try {
-      this.#package = await this.#coap.download(uri);
-      state(FirmwareState.Downloaded, FirmwareResult.None);
-      this.#events.emit('device.downloaded', { device: this.id, bytes: this.#package.length });
-    } catch (thrown) {
-      const { code, message } = asPosternError(thrown);
-      const isWrong = code === 'malformed' || code === 'notFound';
-      state(FirmwareState.Idle, isWrong ? FirmwareResult.BadUri : FirmwareResult.ConnectionLost);
-      this.#events.emit('device.download-failed', { device: this.id, reason: message });
-    }
-  }
-
-  /**
-   * Pretends to install the package, and restarts.
-   * @throws {PosternError} `notAllowed` without a package
-   */
-  #install(): void {
-    if (!this.#package) throw new PosternError('notAllowed', 'no package was downloaded');
-    // A package does not tell its version, so the version is the beginning of its digest.
-    const version = createHash('sha256').update(this.#package).digest('hex').slice(0, 12);
-    this.#package = undefined;
-    this.#objects.put([ObjectId.Device, 0], { 3: version });
-    this.#objects.put([ObjectId.Firmware, 0], {
-      [FirmwareResource.PackageUri]: '',
-      [FirmwareResource.State]: FirmwareState.Idle,
-      [FirmwareResource.Result]: FirmwareResult.Success,
-    });
-    this.#events.emit('device.updated', { device: this.id, version });
-    this.#restart('new firmware was installed');
   }
 
   /** Registers again, as after a reboot. */

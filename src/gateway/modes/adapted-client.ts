@@ -5,6 +5,7 @@ import { type NodePath, parseNodeUri } from '../../dm/uri.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 import { performAtomic } from './adapted-atomic.ts';
+import { type AdaptedCompositeParts, performComposite } from './adapted-composite.ts';
 import type { AdaptedFirmware } from './adapted-firmware.ts';
 import { commandNotAllowed, findNode, notSupported } from './adapted-nodes.ts';
 import type { AdaptedPatience } from './adapted-patience.ts';
@@ -22,6 +23,7 @@ export class AdaptedClient {
   readonly #patience: AdaptedPatience;
   readonly #reader: AdaptedReader;
   readonly #writer: AdaptedWriter;
+  readonly #composite: AdaptedCompositeParts;
 
   constructor(client: Registration, calls: LwM2mCalls, firmware: AdaptedFirmware, patience: AdaptedPatience) {
     const { signal } = patience;
@@ -30,12 +32,17 @@ export class AdaptedClient {
     this.#patience = patience;
     this.#reader = new AdaptedReader(client, calls, firmware, signal);
     this.#writer = new AdaptedWriter(client, calls, this.#reader, signal);
+    this.#composite = { client, calls, writer: this.#writer, patience };
   }
 
   /** Does an operation. Never throws: a failure is a status of the outcome. */
   async perform(operation: Operation): Promise<OperationOutcome> {
     if ('operations' in operation) {
-      if (operation.name === 'Atomic') return await performAtomic(operation, (each) => this.perform(each));
+      if (operation.name === 'Atomic')
+        return (
+          (await performComposite(operation, this.#composite)) ??
+          (await performAtomic(operation, (each) => this.perform(each)))
+        );
       const parts: OperationOutcome[] = [];
       for (const each of operation.operations) parts.push(await this.perform(each));
       return { operation, status: DmStatus.Ok, results: [], parts };

@@ -6,7 +6,7 @@ import { parseNodeUri } from '../../dm/uri.ts';
 import { typeOf } from '../../wire/lwm2m/objects.ts';
 import { isBelow, type Path } from '../../wire/lwm2m/path.ts';
 import { idsBelow } from '../../wire/lwm2m/registration.ts';
-import { type ResourceType, type TypeOf, valueFrom } from '../../wire/lwm2m/resource.ts';
+import { type Entry, type ResourceType, type TypeOf, valueFrom } from '../../wire/lwm2m/resource.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 import { commandNotAllowed, findNode } from './adapted-nodes.ts';
@@ -58,9 +58,7 @@ export class AdaptedWriter {
 
   async #replace(path: Path, operation: NodeOperation): Promise<void> {
     if (path.length < 3) throw commandNotAllowed(operation.uri, operation.name);
-    const { data = '' } = operation;
-    const type = await this.#typeFor(path, operation);
-    const value = typeof data === 'string' ? valueFrom(type, data) : data;
+    const { value, type } = await this.entryOf(path, operation);
     const types: TypeOf = (at) => typeOf(at) ?? type;
     const isInstance = path.length === 4;
     // A resource instance is written by a merge into its object instance: LwM2M 1.0 has no path for it.
@@ -69,6 +67,16 @@ export class AdaptedWriter {
       merge: isInstance,
       signal: this.#signal,
     });
+  }
+
+  /**
+   * What a command writes at the path of a resource.
+   * @throws {PosternError} `malformed`, `unsupportedFormat` when nobody says the type, or as the client's answer
+   */
+  async entryOf(path: Path, operation: NodeOperation): Promise<Required<Omit<Entry, 'time'>>> {
+    const { data = '' } = operation;
+    const type = await this.#typeFor(path, operation);
+    return { path, type, value: typeof data === 'string' ? valueFrom(type, data) : data };
   }
 
   /**

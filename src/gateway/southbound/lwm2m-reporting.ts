@@ -2,8 +2,8 @@ import type { CoapAnswer } from '../../wire/coap/blockwise-client.ts';
 import { Code } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
 import type { Observation } from '../../wire/coap/observation.ts';
-import { Option, uint, uintOption } from '../../wire/coap/options.ts';
-import { decodeContent, encodeContent } from '../../wire/lwm2m/content.ts';
+import { Option, uint } from '../../wire/coap/options.ts';
+import { encodeContent } from '../../wire/lwm2m/content.ts';
 import type { Path } from '../../wire/lwm2m/path.ts';
 import type { Entry, TypeOf } from '../../wire/lwm2m/resource.ts';
 import { encodePaths } from '../../wire/lwm2m/senml.ts';
@@ -25,7 +25,7 @@ const mostPaths = 1024;
 
 /**
  * The information reporting interface towards clients, and the composite operations (LwM2M core 1.1, sections 6.3.8, 6.3.9 and 6.4).
- * Operations throw as those of `LwM2mCalls`. No composite operation is sent to a client of LwM2M 1.0.
+ * Operations throw as those of `LwM2mCalls`.
  */
 export class LwM2mReporting {
   readonly #calls: LwM2mCalls;
@@ -99,18 +99,8 @@ export class LwM2mReporting {
     else await this.#calls.exchange(client, paths[0] ?? root, { method: Code.GET, ...more });
   }
 
-  /** Read-Composite (section 6.3.8). Undefined when the client does not know it. */
-  async readComposite(
-    client: LwM2mClient,
-    paths: readonly Path[],
-    signal: AbortSignal,
-  ): Promise<readonly Entry[] | undefined> {
-    const answer = await this.#fetch(client, paths, { signal });
-    return answer && decodeContent(uintOption(answer.options, Option.ContentFormat), answer.payload, root);
-  }
-
   /**
-   * Write-Composite (section 6.3.9): the client writes all values or none. Returns false when it does not know it; nothing is written
+   * Write-Composite (section 6.3.9), not for a client of LwM2M 1.0: it writes all values or none. Returns false when it does not know it; nothing is written
    * then.
    */
   async writeComposite(
@@ -119,8 +109,6 @@ export class LwM2mReporting {
     types: TypeOf,
     signal: AbortSignal,
   ): Promise<boolean> {
-    if (client.version === '1.0') return false;
-    await this.assure(client, signal);
     const answer = await this.#calls.exchange(client, root, {
       method: Code.iPATCH,
       contentFormat: ContentFormat.SenmlCbor,
@@ -129,8 +117,8 @@ export class LwM2mReporting {
     });
     // A client that takes the form of the request says of its values alone that they are bad.
     if (noComposite.has(answer.code) && answer.code !== Code.BadRequest) return false;
-    checked(answer, client, root);
-    return true;
+    // Another success is the answer of a client that has taken the request for another one.
+    return checked(answer, client, root).code === Code.Changed;
   }
 
   async #fetch(

@@ -126,12 +126,14 @@ describe('an Atomic for an LwM2M client', { timeout: 60_000 }, () => {
     code = Code.MethodNotAllowed;
     assert.deepEqual(await result('unreadable'), [507, 405, 215]);
     code = undefined;
-    assert.deepEqual(await result('silent'), [507, 408, 215]);
+    // It may have done all that it was told in one request.
+    assert.deepEqual(await result('silent'), [516, 408, 408]);
   });
 
   test('of a client that falls silent in the middle the outcome says that the first value was not written back', async () => {
     let writes = 0;
     await using rig = await adaptedRig((request) => {
+      if (request.method === Code.iPATCH) return refusal(Code.MethodNotAllowed, '');
       if (writes > 0) return undefined;
       if (request.method === Code.PUT) writes++;
       return maker(request);

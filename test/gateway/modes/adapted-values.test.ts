@@ -154,9 +154,10 @@ describe('values of resources that Postern has no description of', { timeout: 60
   });
 
   test('a value that an Atomic writes back has the type that it had', async () => {
-    await using client = await rig(({ method }, resource) =>
-      method === Code.PUT && resource === 3 ? refusal(Code.Forbidden, '') : null,
-    );
+    await using client = await rig(({ method }, resource) => {
+      if (method === Code.iPATCH) return refusal(Code.MethodNotAllowed, '');
+      return method === Code.PUT && resource === 3 ? refusal(Code.Forbidden, '') : null;
+    });
     const [statuses] = await client.done(
       atomic(
         replace(at(1), '22.5'),
