@@ -71,7 +71,7 @@ function rig(
     isJoined: () => false,
     isServed: (id) => !strangers.has(id),
     isAttached: (id) => attached.has(id),
-    deviceAt: () => undefined,
+    deviceAt: ({ address }) => [...attached.keys()].find((id) => registrations.get(id)?.address === address),
     isOther: (id) => id === 'dm',
     livesElsewhere: async (id) => elsewhere.has(id),
     originOf: () => 'local',
@@ -200,6 +200,32 @@ test("a client is attached only when it has answered the gateway's read", async 
   );
   await server[Symbol.asyncDispose]();
   await bootstrap[Symbol.asyncDispose]();
+});
+
+test('who sends values is the attached client at its address and port, or the holder of its key wherever it is', async () => {
+  const { register, settle, attached, server, strangers, keyed } = rig(described);
+  const from = (port: number, identity?: string, address = '192.0.2.7') => {
+    const remote = { address, port, key: `${address} ${port}`, identity };
+    return [server.senderOf(remote)?.deviceId, server.isAwaited(remote)];
+  };
+  assert.deepEqual(from(1), [undefined, false]);
+  await register('a');
+  assert.deepEqual(from(1), [undefined, true], 'it has not answered yet');
+  assert.deepEqual(from(2), [undefined, false]);
+  assert.deepEqual(from(9, 'a'), [undefined, true]);
+  await settle();
+  assert.deepEqual(from(1), ['a', false]);
+  assert.deepEqual(from(2), [undefined, false], 'another port');
+  assert.deepEqual(from(1, undefined, '192.0.2.8'), [undefined, false], 'another address');
+  assert.deepEqual(from(2, 'a', '192.0.2.8'), ['a', false], 'its key from another address');
+  assert.deepEqual(from(1, 'b'), [undefined, false], 'the key of another client from its address');
+  keyed.add('a');
+  assert.deepEqual(from(1), [undefined, false], 'without the key that it has got');
+  strangers.add('a');
+  assert.deepEqual(from(1, 'a'), [undefined, false], 'no list has it any more');
+  strangers.clear();
+  attached.delete('a');
+  assert.deepEqual(from(1, 'a'), [undefined, false], 'it has left');
 });
 
 // conforms: GW-26
