@@ -32,8 +32,8 @@ export interface TelemetryReport {
   readonly values: readonly DeviceValue[];
 }
 
-/** Most bytes of a path, and of a text or octets. */
-export const valueLimits = { path: 255, value: 8192 } as const;
+/** Most bytes of a path, and of a text or octets; most values of one report. */
+export const valueLimits = { path: 255, value: 8192, report: 1024 } as const;
 
 /** Labels of SenML CBOR (RFC 8428, section 6). The others are Postern's own: whoever does not know them ignores them (section 4.4). */
 const label = { bt: -3, bn: -2, n: 0, v: 2, vs: 3, vb: 4, t: 6, vd: 8 } as const;
@@ -103,7 +103,10 @@ const count = (value: unknown, what: string): number => {
  */
 export function decodeReport(body: Uint8Array, now: number): TelemetryReport {
   const records = fromCbor(body, lwm2mProfile, 'a telemetry report');
-  const [head] = Array.isArray(records) ? records : [];
+  const list: readonly unknown[] = Array.isArray(records) ? records : [];
+  if (list.length > valueLimits.report)
+    throw new PosternError('tooLarge', `a telemetry report of more than ${valueLimits.report} values`);
+  const [head] = list;
   if (!(head instanceof Map)) throw bad('no list of records');
   const epoch: unknown = head.get(own.epoch);
   if (typeof epoch !== 'string' || !isEpoch(epoch)) throw bad('no epoch');
@@ -111,7 +114,7 @@ export function decodeReport(body: Uint8Array, now: number): TelemetryReport {
   const dropped = count(head.get(own.dropped) ?? 0, 'number of dropped values');
   let device: unknown;
   let base: unknown = 0;
-  const values = (records as unknown[]).flatMap((record): DeviceValue[] => {
+  const values = list.flatMap((record): DeviceValue[] => {
     if (!(record instanceof Map)) throw bad('a record is not a map');
     device = record.get(label.bn) ?? device;
     base = record.get(label.bt) ?? base;

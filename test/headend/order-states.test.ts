@@ -283,6 +283,17 @@ describe('the state of an order', limit, () => {
     assert.equal((await ask('POST', `/devices/${id}/sessions`, { operations })).status, 200);
     assert.equal((await ask('PUT', '/groups/g', { gateway: 'gw-1', devices: [id] })).status, 200);
     assert.equal((await ask('PUT', '/groups/g', { gateway: 'gw-9', devices: [] })).status, 404);
+    const observation = { name: 'o', paths: ['./DevInfo/Man'], reportPeriod: 1 };
+    const observations = '/gateways/gw-1/observations';
+    assert.equal((await ask('POST', observations, observation)).status, 200);
+    assert.equal((await ask('GET', observations)).body.length, 1);
+    assert.equal((await ask('GET', `${observations}/o`)).status, 200);
+    await started.site.headendEvents.until('telemetry.received');
+    assert.equal((await ask('GET', `/devices/${id}/values`)).body.length, 1);
+    const history = `/devices/${id}/values/history?path=/DevInfo/Man&from=2020-01-01T00:00:00Z`;
+    assert.equal((await ask('GET', history)).body.length, 1);
+    assert.equal((await ask('GET', `${history}&to=2020-01-02T00:00:00Z`)).body.length, 0);
+    assert.equal((await ask('DELETE', `${observations}/o`)).body.removed, 'o');
     await enrolByApi();
     assert.deepEqual(
       describedOperations.filter((operation) => !checkedOperations.has(operation)),

@@ -8,7 +8,7 @@ import { Gateway } from '../../src/gateway/gateway.ts';
 import { asker, startApi } from '../headend/api-client.ts';
 import { type Broker, startAedes } from '../peers/brokers.ts';
 import { LightClient } from '../peers/light-client.ts';
-import { gatewayConfig, loopback, Site } from './site.ts';
+import { childTables, gatewayConfig, loopback, Site, secrets } from './site.ts';
 
 const limit = { timeout: 90_000 };
 const folder = mkdtempSync(join(tmpdir(), 'postern-telemetry-'));
@@ -287,6 +287,46 @@ test(
     reference.set(path, 22);
     await reference.start();
     assert.deepEqual(await history(3), [20, 21, 22]);
+  },
+);
+
+test(
+  'a device behind a child gateway is refused with the name of the child, which has the object itself',
+  limit,
+  async () => {
+    await using broker = await startAedes();
+    await using top = new Site(broker.url);
+    await using bottom = new Site(broker.url);
+    const headend = await top.headend([], {
+      gateway: ['gw-1', 'gw-2'].map((id) => ({
+        id,
+        'client-secret': secrets.gatewayClient,
+        'server-secret': secrets.gatewayServer,
+      })),
+    });
+    const parent = await top.gateway(['gw-2'], { coap: { port: 0, leisure: 50 } });
+    const child = await bottom.gateway(
+      [meter],
+      { gateway: { id: 'gw-2', state: ':memory:' }, ...childTables('gw-2', parent) },
+      false,
+    );
+    await top.headendEvents.until('alert.device-attach', { device: 'gw-2' });
+    const device = bottom.device(meter, child, { factory: true });
+    await device.start();
+    await top.headendEvents.until('alert.device-attach', { device: meter, gateway: 'gw-2' });
+    const makers = { name: 'makers', targets: {}, paths: ['./DevInfo/Man'], attributes: {}, reportPeriod: 1 };
+    await headend.observations.order('gw-1', makers);
+    const { refused, refusals } = await headend.observations.status('gw-1', 'makers');
+    assert.equal(refused, 1);
+    assert.deepEqual(JSON.parse(refusals), [
+      { reason: 'it is behind gw-2, which takes an observation of its own', count: 1, devices: [meter] },
+    ]);
+    await headend.observations.order('gw-2', makers);
+    await top.headendEvents.until('telemetry.received', { gateway: 'gw-2' });
+    assert.deepEqual(
+      headend.values.latest(meter).map(({ value, gateway }) => [value, gateway]),
+      [['Maker & Sons', 'gw-2']],
+    );
   },
 );
 

@@ -10,6 +10,7 @@ import {
   sizeOfDevice,
   sizeOfValue,
   type TelemetryReport,
+  valueLimits,
 } from '../../src/mo/telemetry-report.ts';
 
 const now = 1_790_000_000_000;
@@ -90,6 +91,17 @@ describe('what is no report is refused', () => {
   };
   for (const [name, fields] of Object.entries(wrong))
     test(name, () => assert.throws(() => decodeReport(record(fields), now), { code: 'malformed' }));
+
+  test('one of more values than a report may have', () => {
+    const many = Array.from({ length: valueLimits.report + 1 }, () => values[0]!);
+    assert.throws(() => decodeReport(encodeReport({ ...number, values: many }, now), now), {
+      code: 'tooLarge',
+    });
+    assert.equal(
+      decodeReport(encodeReport({ ...number, values: many.slice(1) }, now), now).values.length,
+      1024,
+    );
+  });
 
   test('a report without values is none of them: it may say that values were dropped', () => {
     const { values: none, dropped } = decodeReport(

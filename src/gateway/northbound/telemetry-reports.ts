@@ -19,7 +19,12 @@ import type { StoredReport, TelemetryRows } from '../store/telemetry-rows.ts';
 import { refusalsUntilAside } from './alert-deliveries.ts';
 
 /** Octets of one report, of the reports of one session; values of one report; reports that wait. */
-export const reportLimits = { bytes: 16 * 1024, session: 128 * 1024, values: 1024, waiting: 4096 } as const;
+export const reportLimits = {
+  bytes: 16 * 1024,
+  session: 128 * 1024,
+  values: valueLimits.report,
+  waiting: 4096,
+} as const;
 /** Milliseconds for which a report waits at least, and half of those at most, before it is written to the disk. */
 const writeAfter = 60_000;
 /** Milliseconds until a report that was not accepted is sent again. They double with each attempt. */
@@ -93,6 +98,8 @@ export class TelemetryReports {
   #bytes = 0;
   /** Values that were dropped, and of which no report has said so, by server. */
   readonly #lost = new Map<string, number>();
+  /** Servers for which values were dropped since one took a report. */
+  readonly #toldOfDrops = new Set<string>();
   readonly #later = new Map<string, Later>();
   readonly #sending = new Set<Report>();
   /** Numbers of rows of reports that servers have. */
@@ -206,6 +213,7 @@ export class TelemetryReports {
     this.#gathering.get(server)?.timer.cancel();
     this.#gathering.delete(server);
     this.#lost.delete(server);
+    this.#toldOfDrops.delete(server);
     this.#recovered(server);
     for (const report of this.#reports.filter((each) => each.server === server)) this.#remove(report);
     this.#writeSoon();
@@ -261,7 +269,9 @@ export class TelemetryReports {
     const before = this.#lost.get(server) ?? 0;
     this.#lost.set(server, before + values + known);
     this.dropped += values;
-    if (before === 0) this.#parts.events.emit('telemetry.dropped', { server, values: this.dropped });
+    if (this.#toldOfDrops.has(server)) return;
+    this.#toldOfDrops.add(server);
+    this.#parts.events.emit('telemetry.dropped', { server, values: this.dropped });
   }
 
   #remove(report: Report): void {
@@ -277,6 +287,7 @@ export class TelemetryReports {
     const { server, body, counted: values } = report;
     if (isOk(status)) {
       this.#recovered(server);
+      this.#toldOfDrops.delete(server);
       this.#remove(report);
       if (this.#gone.size > 0) this.#writeSoon();
       this.#parts.events.emit('telemetry.delivered', { server, values, bytes: body.length });
