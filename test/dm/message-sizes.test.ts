@@ -28,6 +28,7 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
 /** Messages that a session takes at most: a chunk, a status or a result in each. */
 const most = 1024;
 
+// conforms: PRO-8
 test('at any MaxMsgSize, each order gets its status, or the session ends with 413; no message is larger', async () => {
   let served = 0;
   let refused = 0;

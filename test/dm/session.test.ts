@@ -39,6 +39,7 @@ describe('authentication', () => {
     assert.deepEqual(statusesOf(again[1]!)[0], 'SyncHdr 212', 'and the next session starts from the new one');
   });
 
+  // conforms: PRO-2
   test('a server that did not learn its next nonce is not challenged while it has nothing to do, and once when it has', async () => {
     const { device, dm } = noncePair();
     await converse(client(device), server(dm));

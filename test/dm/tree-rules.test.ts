@@ -42,6 +42,7 @@ describe('commands of a DM 1.2 server', () => {
     });
   });
 
+  // conforms: REP-4
   test('a Get inside a Sequence inside an Atomic is refused, as directly in it, and nothing is done', async () => {
     const replace: Operation = { name: 'Replace', uri: './Site/Name', data: 'x' };
     for (const inner of [
@@ -90,6 +91,7 @@ describe('commands of a DM 1.2 server', () => {
 describe('ACLs of a DM 1.2 server', () => {
   const acl = (uri: string, data: string): Operation => ({ name: 'Replace', uri: `${uri}?prop=ACL`, data });
 
+  // conforms: TND-4
   test('a server with Replace on the parent may replace the ACL of an interior node that names others only', async () => {
     const done = await statuses([
       { name: 'Add', uri: './Site/Rooms/R', format: 'node' },
