@@ -1,3 +1,5 @@
+import { enablerTests } from './enabler-tests.ts';
+
 /** One requirement of a specification. */
 export interface Requirement {
   /** Number of the row, Postern's own. */
@@ -10,7 +12,10 @@ export interface Requirement {
   readonly text: string;
   /** Files that implement it, relative to src/. */
   readonly where: readonly string[];
-  /** Reason why it does not apply, for such a row of the static conformance tables. */
+  /**
+   * Reason why it does not apply, for such a row of the static conformance tables or the enabler tests. With `open: ` in front,
+   * what is missing.
+   */
   readonly notApplicable?: string;
   /** Rows that together are this requirement: their tests show it. */
   readonly through?: readonly string[];
@@ -820,6 +825,7 @@ export const requirements: readonly Requirement[] = [
       'gateway/modes/adaptation.ts gateway/modes/adapted-client.ts gateway/modes/adapted-patience.ts gateway/modes/adapted-reader.ts gateway/modes/adapted-writer.ts gateway/modes/adapted-firmware.ts gateway/southbound/registration-server.ts gateway/southbound/lwm2m-bootstrap-server.ts wire/lwm2m/',
     ],
   ]),
+  ...enablerTests,
   ...together('OMA GwMO, section 8.4 in the text of the change request', [
     ['S-2', 'A DM Gateway supports at least one of the two approaches. Postern supports both', 'GW-1'],
     [
@@ -859,7 +865,7 @@ export const requirements: readonly Requirement[] = [
     ['R-SEC-2', 'Each client has a different server secret', 'GW-15'],
     ['R-SEC-3', 'A bootstrap is authenticated. A bootstrap from anybody else is refused', 'SEC-8 GW-4'],
     ['R-SEC-4', 'Integrity by x-syncml-hmac if the other side asks for it', 'SEC-4'],
-    ['R-SEC-5', 'TLS for DM over HTTP', 'HTT-1 SEC-10'],
+    ['R-SEC-5', 'TLS for DM over HTTP', 'HTT-1 HTT-2'],
     ['R-SEC-6', "ACLs for each server. The gateway checks the server's right for each device", 'GW-16 GW-24'],
     ['R-ADM-1', 'The server configures the gateway, and decides which alerts are sent', 'GW-25'],
     [

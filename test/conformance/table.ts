@@ -67,7 +67,7 @@ function row(
 ): string {
   const proof =
     notApplicable !== undefined
-      ? `not applicable: ${cell(notApplicable)}`
+      ? cell(notApplicable.startsWith('open: ') ? notApplicable : `not applicable: ${notApplicable}`)
       : through
         ? `the tests of ${through.join(', ')}`
         : shown.map(({ file, title }) => `\`${file.replace('test/', '')}\`: ${cell(title)}`).join('<br>');
@@ -89,9 +89,10 @@ export function conformancePage(): string {
     ].join('\n');
   });
   const applicable = requirements.filter(({ notApplicable }) => notApplicable === undefined).length;
+  const open = requirements.filter(({ notApplicable }) => notApplicable?.startsWith('open: ')).length;
   return `${[
     '# Conformance',
-    `This page lists the requirements of the specifications on a DM client (C) and a DM server (S), in Postern's own words. Each row names the files in \`src/\` that implement the requirement, and the tests that show it. ${applicable} requirements apply. ${requirements.length - applicable} of the static conformance tables do not apply; their rows say why. The numbers of the rows are Postern's own. \`npm run docs\` makes this page from annotations of the tests. A test fails if the page is out of date, or if a row has no test.`,
+    `This page lists the requirements of the specifications on a DM client (C) and a DM server (S), in Postern's own words. Each row names the files in \`src/\` that implement the requirement, and the tests that show it. ${applicable} requirements apply. ${requirements.length - applicable - open} of the static conformance tables and of the enabler test cases do not apply, and ${open} are open; their rows say why. The numbers of the rows are Postern's own. \`npm run docs\` makes this page from annotations of the tests. A test fails if the page is out of date, or if a row has no test.`,
     'Two things are assumptions, because the published text was not at hand: Package #0 of DM 1.3 (NOT-1), and the identifiers of GwMO (GW-1 and following). [architecture.md](architecture.md#departures-from-the-first-design) and [gwmo.md](gwmo.md) say what is assumed.',
     ...parts,
   ].join('\n\n')}\n`;
