@@ -97,7 +97,7 @@ describe('authentication', () => {
     assert.deepEqual([device.own, device.peer].map(hex), [dm.peer, dm.own].map(hex));
   });
 
-  // conforms: SEC-5
+  // conforms: SEC-5, SEC-7
   test('a client with the wrong secret gets 401 twice, and the work never starts', async () => {
     const { device, dm } = noncePair();
     let started = false;
@@ -120,9 +120,10 @@ describe('authentication', () => {
     );
   });
 
-  // conforms: SEC-6
-  test('no command of a server with the wrong secret is executed', async () => {
+  // conforms: SEC-6, SEC-7
+  test('no command of a server with the wrong secret is executed, and it changes no nonce of the client', async () => {
     const { device, dm } = noncePair();
+    const before = { ...device };
     const { tree, stored } = siteTree();
     const serverSide = server(dm, {
       account: serverAccount(dm, 'wrong'),
@@ -134,6 +135,7 @@ describe('authentication', () => {
     await converse(clientSide, serverSide);
     assert.equal(clientSide.outcome?.status, 401);
     assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
+    assert.deepEqual(device, before);
   });
 
   // conforms: SEC-7
