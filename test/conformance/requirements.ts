@@ -205,6 +205,20 @@ export const requirements: readonly Requirement[] = [
       '',
       'no Postern device has a screen; a device with one passes `interact` to the client session',
     ],
+    [
+      'PRO-27',
+      '10.2',
+      'CS',
+      'The answer to a question, text or choices, comes as items of its Status',
+      'dm/commands.ts dm/client-session.ts dm/server-session.ts',
+    ],
+    [
+      'PRO-28',
+      '7.3',
+      'S',
+      'A server sends no object above the MaxObjSize of the client, and no chunks to a client whose LrgObj is false',
+      'dm/server-session.ts dm/large-object.ts',
+    ],
   ]),
   ...of('SyncML Representation Protocol 1.2, DM usage', [
     [
@@ -279,14 +293,14 @@ export const requirements: readonly Requirement[] = [
       'REP-15',
       '4',
       'CS',
-      'XML: prefixes, comments, white space and CDATA are read. Unknown elements are skipped. Document types and entities are refused',
-      'wire/syncml/xml.ts',
+      'XML: prefixes, comments, white space and CDATA are read. Unknown elements are skipped. A document type that names a DTD is skipped; one with declarations, and entities, are refused',
+      'wire/syncml/xml.ts wire/syncml/document-type.ts',
     ],
     [
       'REP-16',
       '4',
       'CS',
-      'WBXML 1.1 to 1.3, public identifiers by number and name, string table, entities, opaque data, code pages of SyncML, MetInf and DDF',
+      'WBXML 1.0 to 1.3, public identifiers by number and name, string table, entities, opaque data, code pages of SyncML, MetInf and DDF',
       'wire/syncml/wbxml-reader.ts wire/syncml/wbxml.ts',
     ],
     [
@@ -317,6 +331,20 @@ export const requirements: readonly Requirement[] = [
       'Map, Put, Search, Sync, Move',
       '',
       'commands of data synchronization, which DM does not use; they are answered with 406 (REP-14)',
+    ],
+    [
+      'REP-21',
+      '6.6.15',
+      'CS',
+      'TargetRef and SourceRef of the Status of a header are Target and Source as they were sent',
+      'dm/session.ts',
+    ],
+    [
+      'REP-22',
+      '6.5',
+      'CS',
+      'A value that is not of its format is answered with 400. The other commands of the message count',
+      'dm/session.ts wire/syncml/message.ts',
     ],
   ]),
   ...of('OMA DM Tree and Description 1.2.1', [
@@ -418,6 +446,20 @@ export const requirements: readonly Requirement[] = [
       'C',
       'The changes of one message, and of one Atomic, are stored together or not at all',
       'dm/tree-transaction.ts dm/undoable-map.ts dm/stored-nodes.ts',
+    ],
+    [
+      'TND-22',
+      '7.7.1',
+      'C',
+      'A text that is not an ACL, or names what can be no server, is answered with 400',
+      'dm/acl.ts',
+    ],
+    [
+      'TND-23',
+      '9',
+      'C',
+      'A TNDS object with several root nodes, or with a root without a name, is taken into the Inbox',
+      'mo/inbox.ts wire/syncml/tnds.ts',
     ],
   ]),
   ...of('OMA DM Security 1.2.1', [

@@ -394,6 +394,7 @@ describe('the course of a session', () => {
       assert.equal(serverSide.outcome?.status, status);
     });
 
+  // conforms: REP-21
   test('the Status of a header names the target as it was sent', async () => {
     const { device, dm } = noncePair();
     const first = client(device).start();

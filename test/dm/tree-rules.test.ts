@@ -105,6 +105,7 @@ describe('ACLs of a DM 1.2 server', () => {
     });
   });
 
+  // conforms: TND-22
   for (const wrong of [
     'Get=a=b',
     'Get=/factory',
@@ -146,6 +147,7 @@ describe('the Inbox', () => {
     return { taken, inbox };
   };
 
+  // conforms: TND-23
   test('of several objects those count that the device has a place for; without any it is 404', async () => {
     const { taken, inbox } = taking();
     const site = siteTree({ Inbox: inbox });
