@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import type { Operation } from '../../src/dm/server-session.ts';
+import { type Operation, textOfResult } from '../../src/dm/server-session.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
 import { gatewayOf } from '../journeys/lwm2m-party.ts';
 import { type EnablerClient, EnablerPeer } from './enabler-client.ts';
@@ -65,7 +65,7 @@ describe('enabler tests of device management', { timeout: 120_000 }, () => {
   /** The leaves that operations have found, as URI and text. */
   const leaves = async (peer: EnablerPeer, ...operations: readonly Operation[]) =>
     (await manage(peer, ...operations)).flatMap(({ results }) =>
-      results.filter(({ format }) => format !== 'node').map(({ uri, data }) => [uri, String(data)]),
+      results.filter(({ format }) => format !== 'node').map(({ uri, data }) => [uri, textOfResult(data)]),
     );
 
   const valuesOf = ({ values }: EnablerClient, ...paths: readonly string[]) =>
