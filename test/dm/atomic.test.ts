@@ -157,6 +157,7 @@ describe('Sequence', () => {
   });
 });
 
+// conforms: PRO-27
 test('what the user typed or chose comes back with the status, also from within a Sequence', async () => {
   const { device, dm } = noncePair();
   const answers: Readonly<Record<number, UserAnswer>> = {

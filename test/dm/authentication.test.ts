@@ -127,6 +127,16 @@ describe('schemes', () => {
     assert.deepEqual(statusesOf(answer), ['SyncHdr 401', 'Alert 401', 'Replace 401']);
   });
 
+  // conforms: SEC-3
+  test('a MAC in the name of another party gets 401', async () => {
+    const { clientSide, serverSide } = sides(['mac'], ['mac']);
+    const [one, two] = [clientSide(), serverSide()];
+    const first = one.start();
+    const body = encodeMessage(first, MediaType.Xml);
+    const hmac = one.seal(body)?.replace('urn:dev:1', 'urn:dev:2');
+    assert.equal(statusesOf(await two.receive(first, { body, hmac }))[0], 'SyncHdr 401');
+  });
+
   // conforms: SEC-4
   test('a message without its MAC gets 407, even if earlier messages of the session had theirs', async () => {
     const { clientSide, serverSide } = sides(['mac'], ['mac']);
@@ -204,6 +214,7 @@ describe('schemes', () => {
     assert.match(careful.outcome?.reason ?? '', /gets no password \(basic\) without TLS/);
   });
 
+  // conforms: SEC-1
   test('a session with a wrong basic password ends with 401 after the second attempt', async () => {
     const { device, dm } = noncePair();
     const account = clientAccount(device, 'wrong');

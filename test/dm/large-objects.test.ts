@@ -196,6 +196,7 @@ describe('large objects', () => {
         }
     });
 
+  // conforms: REP-22
   test('a value that is not base64, though its format says so, gets 400, and the other commands count', async () => {
     const { say, stored } = await talk(MediaType.Xml);
     const wrong = {
@@ -255,6 +256,7 @@ describe('large objects', () => {
     assert.deepEqual([outcomes[0]?.status, outcomes[0]?.results], [413, []]);
   });
 
+  // conforms: PRO-28
   test('an order above the MaxObjSize of the client is not sent; the rest of the round is', async () => {
     const big: Operation = { name: 'Replace', uri: './Site/Name', data: 'x'.repeat(50) };
     const inside: Operation = { name: 'Sequence', operations: [{ ...big, uri: './Site/Count' }] };
@@ -276,6 +278,7 @@ describe('large objects', () => {
     );
   });
 
+  // conforms: PRO-28
   for (const [says, statuses, chunks] of [
     ['true', [200, 200], true],
     ['false', [413, 200], false],

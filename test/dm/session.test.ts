@@ -39,6 +39,7 @@ describe('authentication', () => {
     assert.deepEqual(statusesOf(again[1]!)[0], 'SyncHdr 212', 'and the next session starts from the new one');
   });
 
+  // conforms: PRO-2
   test('a server that did not learn its next nonce is not challenged while it has nothing to do, and once when it has', async () => {
     const { device, dm } = noncePair();
     await converse(client(device), server(dm));
@@ -96,7 +97,7 @@ describe('authentication', () => {
     assert.deepEqual([device.own, device.peer].map(hex), [dm.peer, dm.own].map(hex));
   });
 
-  // conforms: SEC-5
+  // conforms: SEC-5, SEC-7
   test('a client with the wrong secret gets 401 twice, and the work never starts', async () => {
     const { device, dm } = noncePair();
     let started = false;
@@ -119,9 +120,10 @@ describe('authentication', () => {
     );
   });
 
-  // conforms: SEC-6
-  test('no command of a server with the wrong secret is executed', async () => {
+  // conforms: SEC-6, SEC-7
+  test('no command of a server with the wrong secret is executed, and it changes no nonce of the client', async () => {
     const { device, dm } = noncePair();
+    const before = { ...device };
     const { tree, stored } = siteTree();
     const serverSide = server(dm, {
       account: serverAccount(dm, 'wrong'),
@@ -133,6 +135,7 @@ describe('authentication', () => {
     await converse(clientSide, serverSide);
     assert.equal(clientSide.outcome?.status, 401);
     assert.equal(stored.nodes.get('Site/Name')?.value, 'north');
+    assert.deepEqual(device, before);
   });
 
   // conforms: SEC-7
@@ -391,6 +394,7 @@ describe('the course of a session', () => {
       assert.equal(serverSide.outcome?.status, status);
     });
 
+  // conforms: REP-21
   test('the Status of a header names the target as it was sent', async () => {
     const { device, dm } = noncePair();
     const first = client(device).start();

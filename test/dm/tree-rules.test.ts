@@ -42,6 +42,7 @@ describe('commands of a DM 1.2 server', () => {
     });
   });
 
+  // conforms: REP-4
   test('a Get inside a Sequence inside an Atomic is refused, as directly in it, and nothing is done', async () => {
     const replace: Operation = { name: 'Replace', uri: './Site/Name', data: 'x' };
     for (const inner of [
@@ -90,6 +91,7 @@ describe('commands of a DM 1.2 server', () => {
 describe('ACLs of a DM 1.2 server', () => {
   const acl = (uri: string, data: string): Operation => ({ name: 'Replace', uri: `${uri}?prop=ACL`, data });
 
+  // conforms: TND-4
   test('a server with Replace on the parent may replace the ACL of an interior node that names others only', async () => {
     const done = await statuses([
       { name: 'Add', uri: './Site/Rooms/R', format: 'node' },
@@ -103,6 +105,7 @@ describe('ACLs of a DM 1.2 server', () => {
     });
   });
 
+  // conforms: TND-22
   for (const wrong of [
     'Get=a=b',
     'Get=/factory',
@@ -144,6 +147,7 @@ describe('the Inbox', () => {
     return { taken, inbox };
   };
 
+  // conforms: TND-23
   test('of several objects those count that the device has a place for; without any it is 404', async () => {
     const { taken, inbox } = taking();
     const site = siteTree({ Inbox: inbox });

@@ -100,6 +100,8 @@ for (const [name, object] of Object.entries(managementObjects)) {
           return done[0]?.items[0]?.status;
         };
         const allowed = (right: string) => access.includes(right);
+        const { permanent } = tree.view(path.split('/').slice(1)) ?? {};
+        assert.equal(scope, permanent ? 'Permanent' : 'Dynamic', `Scope of ${path}`);
         assert.equal(await status('Get'), allowed('Get') ? 200 : 405, `Get ${path}`);
         if (format !== 'node')
           assert.equal(await status('Replace'), allowed('Replace') ? 200 : 405, `Replace ${path}`);

@@ -155,6 +155,13 @@ test('prefixes, comments, white space, unknown elements and XML in Data are read
   ]);
 });
 
+// conforms: REP-15
+test('CDATA is text, as it stands', () => {
+  const coded = xmlOf('<Add><CmdID>1</CmdID><Item><Data>a <![CDATA[<b> & c]]> d</Data></Item></Add><Final/>');
+  const [command] = decodeDocument(coded, MediaType.Xml).commands;
+  assert.equal(command?.name === 'Add' && command.items[0]?.data, 'a <b> & c d');
+});
+
 // conforms: REP-17
 test('any message is the same after passing through any two codings', () => {
   fc.assert(

@@ -7,6 +7,7 @@ const read = (doctype: string) =>
     Buffer.from(`<?xml version="1.0"?><!DOCTYPE${doctype}><SyncML xmlns="SYNCML:SYNCML1.2"></SyncML>`),
   );
 
+// conforms: REP-15
 for (const doctype of [
   ' SyncML',
   ' SyncML PUBLIC "-//SYNCML//DTD SyncML 1.2//EN" "http://www.openmobilealliance.org/tech/DTD/x.dtd"',
@@ -17,6 +18,7 @@ for (const doctype of [
     assert.equal(read(doctype).name, 'SyncML');
   });
 
+// conforms: REP-15
 for (const doctype of [
   ' SyncML [<!ENTITY a "b">]',
   ' SyncML PUBLIC "-//SYNCML//DTD SyncML 1.2//EN" "x.dtd" [<!ENTITY % a SYSTEM "file:///etc/passwd">]',

@@ -83,7 +83,7 @@ describe('WBXML is read', () => {
   });
 });
 
-// conforms: REP-18
+// conforms: REP-16, REP-18
 describe('WBXML is refused', () => {
   const refused: [string, Buffer, string][] = [
     ['an empty document', Buffer.alloc(0), 'malformed'],
