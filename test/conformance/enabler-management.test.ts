@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { type Operation, textOfResult } from '../../src/dm/server-session.ts';
+import type { Operation } from '../../src/dm/server-session.ts';
+import { shownResult } from '../../src/dm/shown-result.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
 import { gatewayOf } from '../journeys/lwm2m-party.ts';
 import { type EnablerClient, EnablerPeer } from './enabler-client.ts';
@@ -65,7 +66,9 @@ describe('enabler tests of device management', { timeout: 120_000 }, () => {
   /** The leaves that operations have found, as URI and text. */
   const leaves = async (peer: EnablerPeer, ...operations: readonly Operation[]) =>
     (await manage(peer, ...operations)).flatMap(({ results }) =>
-      results.filter(({ format }) => format !== 'node').map(({ uri, data }) => [uri, textOfResult(data)]),
+      results
+        .filter(({ format }) => format !== 'node')
+        .map((result) => [result.uri, shownResult(result).data]),
     );
 
   const valuesOf = ({ values }: EnablerClient, ...paths: readonly string[]) =>
@@ -251,7 +254,7 @@ describe('enabler tests of device management', { timeout: 120_000 }, () => {
   test('int-270, int-1630: an object instance is created, and known by the Update that lists it', async () => {
     await using peer = await registered();
     assert.deepEqual(await statuses(peer, { name: 'Add', uri: './16/1', format: 'node' }), [200]);
-    assert.deepEqual(peer.client.orders, ['POST /16']);
+    assert.deepEqual(peer.client.orders, ['GET /16/1', 'POST /16']);
     assert.equal(peer.client.values.get('/16/1/0/0'), 'new');
     assert.deepEqual(await statuses(peer, { name: 'Add', uri: './16/0', format: 'node' }), [418]);
   });
