@@ -119,6 +119,12 @@ function copyOfLock(file: string): DatabaseSync {
   }
 }
 
+/** Names the process that uses a state, such as `process 7 (node postern.mjs gateway)`; undefined when it is not known. */
+export function userOf(stateFile: string): string | undefined {
+  const { name, pid } = holderOf(`${stateFile}.lock`);
+  return pid === undefined ? undefined : name;
+}
+
 const other = { name: 'another process' };
 
 /** Says who has the state, and what to do. */

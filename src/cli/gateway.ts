@@ -7,6 +7,7 @@ import type { Events } from '../base/events.ts';
 import { tellExposed } from '../base/exposed-files.ts';
 import { LogEvents } from '../base/log.ts';
 import { keyFileOf } from '../base/sealing.ts';
+import { userOf } from '../base/state-lock.ts';
 import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
@@ -170,7 +171,8 @@ async function enrolled(
     const config = read(log);
     log.level = config.log.level;
     // Two gateways of one configuration would be enrolled, or depart, side by side.
-    await demandFree(config.gateway['admin-socket'] ?? ownSocket());
+    const { 'admin-socket': socket = ownSocket(), state } = config.gateway;
+    await demandFree(socket, () => userOf(state));
     try {
       await using events = new Waiting(config, log);
       // A person may take hours to approve the gateway.

@@ -78,6 +78,12 @@ export interface GatewaySurroundings {
 }
 
 /** What is wrong, in one line for a person: the state, the data budget, images that do not come. */
+/** Host, and path and query, of a URI of this gateway. It may have a zone, which `URL` does not take. */
+function partsOf(uri: string): { readonly host: string; readonly path: string } {
+  const [whole = '', host = ''] = /^\w+:\/\/(\[[^\]]*\]|[^:/]*)[^/]*/.exec(uri) ?? [];
+  return { host, path: uri.slice(whole.length) };
+}
+
 function problemText(
   fault: string | undefined,
   shortage: string | undefined,
@@ -263,7 +269,13 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     ...machine,
   });
   const start = state.database.file?.lock.starts ?? 0;
-  const tickets = new ImageTickets({ sealing: state.sealing, start, devices: inventory, clock });
+  const tickets = new ImageTickets({
+    sealing: state.sealing,
+    start,
+    devices: inventory,
+    clock,
+    ready: (name) => objects.images.ready(name),
+  });
   const lwm2m =
     config.lwm2m &&
     state.registrations &&
@@ -278,13 +290,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       associations,
       keys: credentials.keys,
       oscoreUri: networks.oscoreUri,
-      imageAt: (deviceId, uri) => {
-        const path = uri.slice(uri.indexOf('/img/'));
-        const [, , name = ''] = path.split(/[/?]/);
-        return tickets.holderOf(path) === deviceId
-          ? objects.images.ready(decodeURIComponent(name))
-          : undefined;
-      },
+      imageAt: (deviceId, uri) => tickets.imageOf(partsOf(uri).path, deviceId),
+      httpUriOf: (uri) => http?.uriAt(partsOf(uri).host, partsOf(uri).path),
       signals,
       joins,
       ...machine,

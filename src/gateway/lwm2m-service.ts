@@ -41,6 +41,7 @@ export interface Lwm2mServiceParts {
   readonly keys: DeviceKeys;
   readonly oscoreUri: LwM2mBootstrapParts['oscoreUri'];
   readonly imageAt: AdaptationModeParts['imageAt'];
+  readonly httpUriOf: AdaptationModeParts['httpUriOf'];
   readonly signals: DeviceSignals;
   readonly joins: Joins;
   readonly clock: Clock;
@@ -118,6 +119,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       calls: guarded,
       updated: (...args) => signals.updateEnded(...args),
       imageAt: parts.imageAt,
+      httpUriOf: parts.httpUriOf,
       clock,
       events,
     });

@@ -287,7 +287,10 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
       const image = this.images.ready(name);
       if (!image) throw new PosternError('notFound', `image ${name} is not ready`);
       const { locator, tickets } = this.#parts;
-      return { ...operation, data: locator.uriFor(deviceId, tickets.pathFor(deviceId, name, image.hash)) };
+      return {
+        ...operation,
+        data: locator.imageUriFor(deviceId, tickets.pathFor(deviceId, name, image.hash)),
+      };
     });
   }
 }

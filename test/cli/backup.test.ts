@@ -65,7 +65,7 @@ server-secret = "gateway-server-secret"
 
   const second = await postern('gateway', '--config', config);
   assert.equal(second.code, 1);
-  assert.match(second.said, new RegExp(`process ${gateway.pid} \\(.*main.ts gateway\\) uses it`));
+  assert.match(second.said, new RegExp(`process ${gateway.pid} \\(.*main.ts gateway\\) serves it`));
 
   const made = await postern('backup', backup);
   assert.deepEqual([made.code, made.said], [0, `the state is copied to ${backup}\n`]);

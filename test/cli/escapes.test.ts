@@ -119,6 +119,7 @@ test('postern status shows a refused configuration of several lines below each o
       uplink: { connected: true, url: 'mqtt://b', protocol: 'MQTT 5', waiting: 0 },
       coap: { port: 1, addresses: [], security: 'none' },
       ...{ devices: numbers, outbox: numbers, memory: { rss: 1, heap: 1 } },
+      telemetry: { observations: 0, devices: 0, buffered: 0, dropped: 0 },
       images: { stored: 0, coming: 0, failed: 0, used: 0, quota: 1 },
       configuration: { restartNeeded: [], refused: `F: a: unknown key\nF: b: ${nasty}` },
     },

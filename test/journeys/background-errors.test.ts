@@ -275,6 +275,7 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       guard: undefined as never,
       admission: new Admission({ clock: new SystemClock(), events }),
       forward: async () => broken(),
+      image: () => undefined,
       heard: () => {},
       settled: async () => {},
       events,
@@ -349,6 +350,7 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     const clock = new HandClock();
     const firmware = new AdaptedFirmware({
       imageAt: () => undefined,
+      httpUriOf: () => undefined,
       clientOf: () => undefined,
       calls: undefined as never,
       ended: broken,

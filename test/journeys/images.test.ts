@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { gatewayOrder } from '../../src/headend/order-views.ts';
+import { MediaType } from '../../src/wire/syncml/codec.ts';
 import { startAedes } from '../peers/brokers.ts';
+import { StockClient } from '../peers/stock-client.ts';
 import { fileServer } from './file-server.ts';
 import { lyingServer, says, serves } from './lying-server.ts';
 import { Site } from './site.ts';
@@ -97,6 +99,62 @@ describe('journey 5: the gateway downloads an image once and gives it to many de
     }
     const [version] = await gateway.manage(ids[0] ?? '', [{ name: 'Get', uri: './DevDetail/FwV' }], 10_000);
     assert.equal(version?.results[0]?.data, '2.0.0');
+  });
+
+  test('a device that comes over HTTP gets the address of its image by HTTP; the address is for its holder, and as long as the image is there', async () => {
+    await using broker = await startAedes();
+    await using site = new Site(broker.url);
+    const headend = await site.headend([]);
+    const account = {
+      'client-name': 'user',
+      'client-secret': 'a secret of the client',
+      'client-auth': ['md5'],
+    };
+    const id = 'IMEI:493005100592800';
+    const gateway = await site.gateway([], {
+      http: {
+        port: 0,
+        'server-id': 'com.operator.dm',
+        device: [{ id, ...account, 'server-secret': 'a secret of the server' }],
+      },
+    });
+    await using client = new StockClient({
+      deviceId: id,
+      serverId: 'com.operator.dm',
+      user: 'user',
+      password: 'a secret of the client',
+      serverPassword: 'a secret of the server',
+      auth: 'md5',
+      mediaType: MediaType.Xml,
+      url: `${gateway.httpUrl}/dm`,
+    });
+    assert.equal(await client.session('1'), 200);
+    await site.headendEvents.until('alert.device-attach', { device: id });
+    const data = randomBytes(300_000);
+    await headend.stageImage('gw-1', { name: 'fw', data });
+    await headend.fanOut('gw-1', {
+      name: 'give',
+      targets: {},
+      returnFormat: 2,
+      command: `<Replace><CmdID>1</CmdID><Item><Target><LocURI>./Site/Name</LocURI></Target><Data>gw-image:fw</Data></Item></Replace>`,
+    });
+    const reported = site.headendEvents.until('alert.command-fanout', { name: 'give' });
+    assert.equal(await client.session('2'), 200);
+    await reported;
+    const url = (client.nodes.get('./Site/Name') ?? '').replaceAll('&amp;', '&');
+    assert.ok(url.startsWith(`${gateway.httpUrl}/img/fw?v=`), url);
+    const part = await fetch(url, { headers: { range: 'bytes=100000-' } });
+    assert.equal(part.status, 206);
+    assert.ok(Buffer.from(await part.arrayBuffer()).equals(data.subarray(100_000)));
+    const refused = [
+      [url, { method: 'POST' }, 405],
+      [url.replace(/&t=.*/, ''), {}, 404],
+      [url.replace('/fw?', '/other?'), {}, 404],
+      [`${gateway.httpUrl}/img/fw`, {}, 404],
+    ] as const;
+    for (const [at, init, status] of refused) assert.equal((await fetch(at, init)).status, status, at);
+    await headend.manage('gw-1', [{ name: 'Delete', uri: './GwImageInventory/Images/fw' }]);
+    assert.equal((await fetch(url)).status, 404);
   });
 
   // conforms: GW-18

@@ -52,6 +52,7 @@ function site(
     sealing: new Sealing(new Uint8Array(32), entropy),
     start: 1,
     devices: { named: () => ({ deviceId: name }) as never },
+    ready: () => image,
     clock,
   });
   const arrive = (work: () => void) => void setImmediate(work);
@@ -93,6 +94,7 @@ function site(
     },
     calls,
     updated: (_id, _correlator, result) => results.push(result),
+    httpUriOf: () => undefined,
     imageAt: (_id, uri) =>
       tickets.holderOf(new URL(uri).pathname + new URL(uri).search) ? image : undefined,
     clock,

@@ -56,9 +56,10 @@ const longestPath = 103;
 
 /**
  * Checks that no process serves a socket. One that a process left behind when it was killed is free.
+ * @param user names who uses the state of this gateway, which may be who serves the socket
  * @throws {PosternError} `configuration` when another gateway serves the socket, or it cannot be reached
  */
-export async function demandFree(socket: string): Promise<void> {
+export async function demandFree(socket: string, user?: () => string | undefined): Promise<void> {
   if (Buffer.byteLength(socket) > longestPath)
     throw new PosternError(
       'configuration',
@@ -73,7 +74,7 @@ export async function demandFree(socket: string): Promise<void> {
   if (failure !== undefined && free.includes(failure)) return;
   const why =
     failure === undefined
-      ? 'another gateway serves it; stop that one, or give this gateway a socket of its own'
+      ? `${user?.() ?? 'another gateway'} serves it; stop that one, or give this gateway a socket of its own`
       : `it cannot be reached (${failure}); give this gateway a socket of its own`;
   throw new PosternError('configuration', `gateway.admin-socket: ${socket}: ${why}`);
 }

@@ -19,6 +19,7 @@ export interface AdaptationModeParts {
   /** Called when a firmware update that a client accepted has ended. */
   readonly updated: AdaptedFirmwareParts['ended'];
   readonly imageAt: AdaptedFirmwareParts['imageAt'];
+  readonly httpUriOf: AdaptedFirmwareParts['httpUriOf'];
   readonly clock: Clock;
   readonly events: Events;
 }

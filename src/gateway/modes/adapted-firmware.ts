@@ -20,6 +20,8 @@ export interface AdaptedFirmwareParts {
   readonly calls: LwM2mCalls;
   /** The image at a URI that was made for this device, as long as the URI is valid. */
   readonly imageAt: (deviceId: string, uri: string) => ServedImage | undefined;
+  /** The URI of such an image by HTTP or HTTPS. Undefined where the gateway serves neither. */
+  readonly httpUriOf: (uri: string) => string | undefined;
   /** Called when an accepted operation has ended. `result` is a result code of FUMO. */
   readonly ended: (deviceId: string, correlator: string | undefined, result: number) => void;
   readonly clock: Clock;
@@ -57,6 +59,9 @@ const results: readonly number[] = [
 
 /** Values of the resource Firmware Update Delivery Method: by a Write of the package alone, and also by Package URI. */
 const delivers = { push: 1, both: 2 } as const;
+
+/** Values of the resource Firmware Update Protocol Support, by scheme of a URI. */
+const protocolOf: Readonly<Record<string, number>> = { coap: 0, coaps: 1, http: 2, https: 3 };
 
 /** What a client says of its update. */
 interface Said {
@@ -192,17 +197,22 @@ export class AdaptedFirmware {
   }
 
   /**
-   * Resets the client's update, which forgets an earlier result and package. Then gives it the URI of the package; or writes the
-   * package itself, to a client that takes packages by Write alone or does not know the protocol of the URI.
+   * Resets the client's update, which forgets an earlier result and package. Then gives it the URI of the package, that by HTTP
+   * where the client knows no other; or writes the package itself, to a client that takes packages by Write alone or knows no
+   * protocol by which the gateway has the package.
    * @throws {PosternError} as `LwM2mCalls.write`
    */
   async #deliver(deviceId: string, url: string): Promise<void> {
-    const { calls, imageAt, signal } = this.#parts;
+    const { calls, imageAt, httpUriOf, signal } = this.#parts;
     const client = this.#client(deviceId);
     const { state, result, delivery, protocols } = await this.#poll(client);
     const image = imageAt(deviceId, url);
-    const isKnown = protocols.length === 0 || protocols.includes(url.startsWith('coaps:') ? 1 : 0);
-    const isPush = image && (delivery === delivers.push || (delivery === delivers.both && !isKnown));
+    const isKnown = (uri: string) =>
+      protocols.length === 0 || protocols.includes(protocolOf[uri.split(':', 1)[0]!] ?? -1);
+    const offers = image ? [url, httpUriOf(url) ?? url] : [url];
+    const offered = image ? offers.find(isKnown) : url;
+    const isPush =
+      image && (delivery === delivers.push || (delivery === delivers.both && offered === undefined));
     const give = async (value: string) => {
       const path = at(FirmwareResource.PackageUri);
       await calls.write(client, path, [{ path, value }], { signal });
@@ -214,7 +224,7 @@ export class AdaptedFirmware {
         if (passing.has(asPosternError(thrown).code)) throw thrown;
       });
     }
-    if (!isPush) return await give(url);
+    if (!isPush) return await give(offered ?? url);
     await push({
       length: image.size,
       subarray: (from, to) => image.read(from, Math.min(to, image.size) - from),

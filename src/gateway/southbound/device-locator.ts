@@ -43,6 +43,12 @@ export class DeviceLocator {
     return ((hasKey && secureNetwork) || present).uriTowards(heard?.address, path, heard?.heardOn);
   }
 
+  /** URI by which a device gets a path of images: by HTTP when that is how it comes. @throws {PosternError} as `uriFor` */
+  imageUriFor(deviceId: string, path: string): string {
+    const sessions = this.#parts.addresses.httpUriOf(deviceId);
+    return sessions === undefined ? this.uriFor(deviceId, path) : new URL(path, sessions).href;
+  }
+
   /**
    * ID of the child gateway through which a device is reached; undefined when it is reached directly. It is known from
    * the child's alerts, or because the device's packages come from the child's address.

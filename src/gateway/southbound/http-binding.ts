@@ -22,6 +22,7 @@ import type { ArrivedPackage } from './arrived-package.ts';
 import type { BootstrapRequest, BootstrapServer } from './bootstrap-server.ts';
 import { type DeviceSessions, uriAssociation } from './device-sessions.ts';
 import { HttpBodies } from './http-bodies.ts';
+import { sendImage } from './http-image.ts';
 import {
   connectionOf,
   hmacOf,
@@ -32,6 +33,8 @@ import {
   serverIn,
   sourceOf,
 } from './http-messages.ts';
+import type { ServedImage } from './image-resource.ts';
+import { imageRoot } from './image-resource.ts';
 import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
 
 export interface HttpSettings {
@@ -72,6 +75,8 @@ export interface HttpBindingParts {
   readonly times?: typeof httpTimes;
   /** Sends a package to a DM server through the tunnel. */
   readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
+  /** The image for which a path and query have a valid ticket. */
+  readonly image: (pathAndQuery: string) => ServedImage | undefined;
   /** Called when a device has proved itself; with the URI of the sessions, as it reaches them. */
   readonly heard: (deviceId: string, uri: string) => void;
   /** Resolves when what the answer promises is durable. */
@@ -156,6 +161,17 @@ export class HttpBinding implements AsyncDisposable {
     const { settings, tls } = this.#parts;
     const { host } = settings;
     return `${tls ? 'https' : 'http'}://${uriHost(host)}:${this.port}`;
+  }
+
+  /**
+   * URI of a path and query, for a client that reaches this gateway at an address.
+   * @param address as the host of a URI; it counts where the binding listens at all addresses
+   */
+  uriAt(address: string, pathAndQuery: string): string {
+    const { settings, tls } = this.#parts;
+    const isEverywhere = settings.host === '0.0.0.0' || settings.host === '::';
+    const host = isEverywhere ? address : uriHost(settings.host);
+    return `${tls ? 'https' : 'http'}://${host}:${this.port}${pathAndQuery}`;
   }
 
   /**
@@ -273,6 +289,8 @@ export class HttpBinding implements AsyncDisposable {
   async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { path, bootstrapPath, tunnelPath } = this.#parts.settings;
     const url = requestUrl(request.url);
+    if (url.pathname.startsWith(`${imageRoot}/`))
+      return await this.#image({ request, response, url, server: '' });
     const server = serverIn(url.pathname, tunnelPath);
     const handler =
       url.pathname === path
@@ -288,6 +306,18 @@ export class HttpBinding implements AsyncDisposable {
       throw new PosternError('notAllowed', 'the method must be POST');
     }
     await handler.call(this, { request, response, url, server: server ?? '' });
+  }
+
+  /** An image of the inventory, to whoever has a ticket for it. */
+  async #image({ request, response, url }: Visit): Promise<void> {
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('allow', 'GET, HEAD');
+      throw new PosternError('notAllowed', 'the method must be GET');
+    }
+    const image = this.#parts.image(`${url.pathname}${url.search}`);
+    if (!image)
+      throw new PosternError('notFound', 'there is no such image, or the address is not valid any more');
+    await sendImage(request, response, image);
   }
 
   async #session({ request, response, url }: Visit): Promise<void> {

@@ -17,7 +17,10 @@ export interface ServedImage {
 
 const etagBytes = 8;
 
-export const imagePath = (name: string): string => `${paths.images}/${encodeURIComponent(name)}`;
+/** Path of the images. */
+export const imageRoot = paths.images;
+
+export const imagePath = (name: string): string => `${imageRoot}/${encodeURIComponent(name)}`;
 
 /** Path and query of one version of an image. The resource returns only this version, or 4.04. */
 export const versionPath = (name: string, hash: string): string =>

@@ -3,13 +3,15 @@ import { hashedName } from '../../base/hashed-name.ts';
 import type { Sealer } from '../../base/sealing.ts';
 import type { DeviceRecords } from '../../mo/device-record.ts';
 import type { CoapRequest } from '../../wire/coap/message.ts';
-import { imagePath, versionPath } from './image-resource.ts';
+import { imagePath, type ServedImage, versionPath } from './image-resource.ts';
 
 export interface ImageTicketsParts {
   readonly sealing: Sealer;
   /** Number of this start of the gateway. */
   readonly start: number;
   readonly devices: Pick<DeviceRecords, 'named'>;
+  /** Finds an image that is ready, by its name. */
+  readonly ready: (name: string) => ServedImage | undefined;
   readonly clock: Clock;
 }
 
@@ -60,5 +62,19 @@ export class ImageTickets {
     const [name = '', since, issuedAt] = String(content ?? '').split(' ');
     const begun = Number(since) === start ? Number(issuedAt) : Number(since) === start - 1 ? 0 : Number.NaN;
     return this.#seconds - begun <= validFor ? devices.named(name)?.deviceId : undefined;
+  }
+
+  /**
+   * The image for which a path and query have a valid ticket, if it still has the version that the ticket is for.
+   * @param deviceId holder that the ticket must have; anyone when absent
+   */
+  imageOf(uri: string, deviceId?: string): ServedImage | undefined {
+    const holder = this.holderOf(uri);
+    if (holder === undefined || (deviceId !== undefined && holder !== deviceId)) return undefined;
+    const [, , name = ''] = uri.split(/[/?]/);
+    const image = this.#parts.ready(decodeURIComponent(name));
+    return image && uri.startsWith(`${versionPath(decodeURIComponent(name), image.hash)}&`)
+      ? image
+      : undefined;
   }
 }

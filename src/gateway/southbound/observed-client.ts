@@ -1,3 +1,4 @@
+import { guarded } from '../../base/background.ts';
 import { type Clock, type Monotonic, plus, type Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
@@ -263,15 +264,15 @@ export class ObservedClient {
     isComposite: boolean,
     ask: (observation: Observation) => Promise<CoapAnswer | undefined>,
   ): Promise<boolean> {
-    const { clock, entropy, heard } = this.#parts;
+    const { clock, entropy, events, heard } = this.#parts;
     const wish = this.#wishes.get(name);
     const observation: Observation = new Observation({
       token: entropy.bytes(8),
-      notified: (answer, from) => {
+      notified: guarded(events, 'telemetry', (answer: CoapAnswer, from: Remote) => {
         relation.lastAt = clock.now();
         const isWished = this.#wishes.get(name) === wish;
         if (isWished && this.#floor.take(key, { answer, at: clock.wall() })) heard(from);
-      },
+      }),
       ended: (answer) => this.#ended(key, relation, answer),
     });
     const relation: Relation = { name, paths, isComposite, observation, lastAt: clock.now() };

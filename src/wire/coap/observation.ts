@@ -23,7 +23,7 @@ type CoapAnswer = Pick<CoapMessage, 'code' | 'options' | 'payload'>;
 
 export interface ObservationParts {
   readonly token: Uint8Array;
-  /** Gets the first response and each notification that is newer than the one before, with its whole body. */
+  /** Gets the first response and each notification that is newer than the one before, with its whole body. Never throws. */
   readonly notified: (answer: CoapAnswer, from: Remote) => void;
   /** The peer does not notify any more, and has sent this; undefined when nothing that can be read comes any more. */
   readonly ended: (answer: CoapMessage | undefined) => void;

@@ -19,6 +19,7 @@ import { CoapPeer } from '../../peers/coap-peer.ts';
 const limit = { timeout: 30_000 };
 const deviceId = 'urn:dev:fw:1';
 const url = 'coap://192.0.2.1/img/fw?v=1&t=1';
+const httpUrl = 'http://192.0.2.1:8080/img/fw?v=1&t=1';
 
 /** A client with the object Firmware Update, on a socket of its own. The test says what each request does to it. */
 class Client {
@@ -109,6 +110,7 @@ async function rig(t: TestContext, image = randomBytes(5000)) {
       return registration;
     },
     calls,
+    httpUriOf: () => httpUrl,
     imageAt: (id, uri) =>
       id === deviceId && uri === url
         ? { size: image.length, hash: '', read: (from, length) => image.subarray(from, from + length) }
@@ -261,7 +263,7 @@ test(
     for (const [delivery, protocols] of [
       [1, []],
       [1, [0]],
-      [2, [2, 3]],
+      [2, [3, 5]],
     ] as const) {
       Object.assign(client, { delivery, protocols, asked: [], state: 0, result: 0, pushed: undefined });
       client.asked.length = 0;
@@ -273,15 +275,22 @@ test(
     Object.assign(client, { state: 2, result: 8 });
     assert.equal(await order('Download'), 200);
     assert.deepEqual(client.asked.slice(-2), ['package 1', 'package 5000']);
-    for (const [delivery, protocols] of [
-      [0, [2]],
-      [2, [0, 1]],
-      [2, []],
+    for (const [delivery, protocols, given] of [
+      [0, [1], url],
+      [2, [0, 1], url],
+      [2, [], url],
+      [0, [2, 3], httpUrl],
+      [2, [2], httpUrl],
+      [0, [2, 0], url],
     ] as const) {
       Object.assign(client, { delivery, protocols, state: 0, result: 0 });
       assert.equal(await order('Download'), 200);
-      assert.equal(client.asked.at(-1), `uri ${url}`);
+      assert.equal(client.asked.at(-1), `uri ${given}`);
     }
+    // A URI of another server is passed on as it is.
+    Object.assign(client, { delivery: 0, protocols: [2], state: 0, result: 0 });
+    assert.equal(await order('Download', 'coap://192.0.2.9/other'), 200);
+    assert.equal(client.asked.at(-1), 'uri coap://192.0.2.9/other');
   },
 );
 

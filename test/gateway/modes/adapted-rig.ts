@@ -111,6 +111,7 @@ export async function adaptedRig(
     isThere,
     calls,
     updated: () => {},
+    httpUriOf: () => undefined,
     imageAt: () => undefined,
     clock,
     events,

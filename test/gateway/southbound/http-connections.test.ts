@@ -39,6 +39,7 @@ async function listener(
     bootstrapServer: { answer: never },
     guard: new EchoGuard(clock, systemEntropy),
     forward: never,
+    image: () => undefined,
     heard: () => {},
     settled: async () => {},
     admission,

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { hashedName } from '../../../src/base/hashed-name.ts';
 import { Sealing } from '../../../src/base/sealing.ts';
+import type { ServedImage } from '../../../src/gateway/southbound/image-resource.ts';
 import { ImageTickets } from '../../../src/gateway/southbound/image-tickets.ts';
 import type { DeviceRecord } from '../../../src/mo/device-record.ts';
 import { Code } from '../../../src/wire/coap/codes.ts';
@@ -36,7 +37,10 @@ function rig(start = 7, key = new Uint8Array(32)) {
     return deviceId === undefined ? undefined : ({ deviceId } as DeviceRecord);
   };
   const sealing = new Sealing(key, seededEntropy(start));
-  return { clock, attached, tickets: new ImageTickets({ sealing, start, devices: { named }, clock }) };
+  const images = new Map<string, ServedImage>();
+  const ready = (name: string) => images.get(name);
+  const tickets = new ImageTickets({ sealing, start, devices: { named }, ready, clock });
+  return { clock, attached, images, tickets };
 }
 
 test('a ticket is for one device and one version of one image, and cannot be made up', () => {
@@ -83,4 +87,22 @@ test('a ticket is valid for a day, whatever the wall clock says, and outlasts on
   for (const start of [6, 9]) assert.equal(rig(start).tickets.deviceOf(get(later)), undefined, `${start}`);
   const otherKey = rig(8, new Uint8Array(32).fill(1));
   assert.equal(otherKey.tickets.deviceOf(get(later)), undefined);
+});
+
+test('the image of a ticket is that of its holder, and of its version alone', () => {
+  const { tickets, images, attached } = rig();
+  const uri = tickets.pathFor('a', 'fw 1', hash);
+  assert.equal(tickets.imageOf(uri), undefined);
+  const image = { size: 1, hash, read: () => new Uint8Array(1) };
+  images.set('fw 1', image);
+  assert.equal(tickets.imageOf(uri), image);
+  assert.equal(tickets.imageOf(uri, 'a'), image);
+  assert.equal(tickets.imageOf(uri, 'b'), undefined);
+  assert.equal(tickets.imageOf(uri.replace('fw%201', '%zz')), undefined);
+  // It is another version now.
+  images.set('fw 1', { ...image, hash: 'cd'.repeat(32) });
+  assert.equal(tickets.imageOf(uri), undefined);
+  images.set('fw 1', image);
+  attached.delete('a');
+  assert.equal(tickets.imageOf(uri), undefined);
 });
