@@ -32,6 +32,7 @@ const shown: readonly Row[] = [
   ['204', 'Reads in the JSON of LwM2M 1.0', reader],
   ['205', 'Writes in plain text', writer],
   ['211', 'Reads in CBOR', reader],
+  ['212', 'Writes in CBOR', writer],
   ['215', 'Writes in TLV', writer],
   ['221', 'Operations on the object Security', reader],
   ['222', 'Read of an object', reader],
@@ -85,8 +86,11 @@ const others: readonly Row[] = [
   ['106', 'Registration over TCP', 'the gateway serves UDP'],
   ['202', 'Reads of opaque values', empty],
   ['210', 'Writes of opaque values', empty],
-  ['212', 'Writes in CBOR', 'the gateway writes TLV, SenML, plain text and octets; a client has one of them'],
-  ['220', 'Writes in the JSON of LwM2M 1.0', 'as 212; TLV is what LwM2M 1.0 demands'],
+  [
+    '220',
+    'Writes in the JSON of LwM2M 1.0',
+    'the gateway writes TLV, which LwM2M 1.0 demands of clients, and SenML, plain text, octets and CBOR',
+  ],
   [
     '226',
     'Partial update of several resources',
