@@ -3,13 +3,15 @@ import { toCbor } from '../../src/base/cbor.ts';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
+import type { CoapEndpoint } from '../../src/wire/coap/endpoint.ts';
 import { type CoapRequest, type Reply, refusal, reply } from '../../src/wire/coap/message.ts';
-import { Option } from '../../src/wire/coap/options.ts';
+import { Option, uintOption } from '../../src/wire/coap/options.ts';
 import { remoteKey } from '../../src/wire/coap/peer.ts';
 import { decodeContent, encodeContent } from '../../src/wire/lwm2m/content.ts';
 import { typeOf } from '../../src/wire/lwm2m/objects.ts';
 import { isBelow, type Path, parsePath, pathText } from '../../src/wire/lwm2m/path.ts';
 import type { Entry, Value } from '../../src/wire/lwm2m/resource.ts';
+import { decodePaths } from '../../src/wire/lwm2m/senml.ts';
 import { instancesIn } from '../../src/wire/lwm2m/tlv.ts';
 import { CoapPeer } from '../peers/coap-peer.ts';
 
@@ -40,6 +42,7 @@ const writable: ReadonlySet<string> = new Set([
   '/1/0/5',
   '/1/0/6',
   '/1/0/7',
+  '/1/0/23',
   '/3/0/13',
   '/3/0/14',
   '/3/0/15',
@@ -47,7 +50,7 @@ const writable: ReadonlySet<string> = new Set([
 
 /** A request that the client has heard. */
 export interface Heard {
-  /** Such as `PUT /1/0/1`. */
+  /** Such as `PUT /1/0/1`, `PUT /3/0/7?pmin=5`, `GET /3/0/7 observe`, or `FETCH /1/0/1 /3/0/16 cancel`. */
   readonly what: string;
   readonly contentFormat: number | undefined;
   readonly accept: number | undefined;
@@ -59,7 +62,20 @@ const names: Readonly<Record<number, string>> = {
   [Code.POST]: 'POST',
   [Code.PUT]: 'PUT',
   [Code.DELETE]: 'DELETE',
+  [Code.FETCH]: 'FETCH',
+  [Code.iPATCH]: 'iPATCH',
 };
+
+/** A request as `Heard` has it. */
+function whatIs({ method, path, query, message, contentFormat, payload }: CoapRequest): string {
+  const about =
+    method === Code.FETCH
+      ? decodePaths(contentFormat, payload).map(pathText).join(' ')
+      : `/${path.join('/')}`;
+  const asked = query.length > 0 ? `?${query.join('&')}` : '';
+  const observe = [' observe', ' cancel'][uintOption(message.options, Option.Observe) ?? 2] ?? '';
+  return `${names[method]} ${about}${asked}${observe}`;
+}
 
 /**
  * An LwM2M client as the enabler test specification has it: the objects of a configuration, and one content format in which it
@@ -68,6 +84,8 @@ const names: Readonly<Record<number, string>> = {
 export class EnablerClient {
   readonly values = new Map(Object.entries(configuration));
   readonly heard: Heard[] = [];
+  /** Conditions of notifications that a Write-Attributes has set, such as `pmin=5`, by path. */
+  readonly conditions = new Map<string, Map<string, string>>();
   /** Content format of its answers. */
   format: number = ContentFormat.LwM2mTlv;
   /** Content formats that it takes in a Write. */
@@ -96,7 +114,7 @@ export class EnablerClient {
 
   readonly answer = (request: CoapRequest): Reply => {
     const path = request.path.map(Number);
-    const what = `${names[request.method]} /${request.path.join('/')}`;
+    const what = whatIs(request);
     const { contentFormat, accept, payload } = request;
     if (what === 'POST /1/0/8') {
       this.triggers++;
@@ -113,35 +131,43 @@ export class EnablerClient {
       case Code.GET:
         return request.accept === ContentFormat.LinkFormat ? this.#discover(path) : this.#read(request, path);
       case Code.DELETE:
-        for (const { path: at } of this.#below(path)) this.values.delete(pathText(at));
+        for (const { path: at } of this.below(path)) this.values.delete(pathText(at));
         return reply(Code.Deleted);
       case Code.POST:
         if (path.length === 3) return reply(Code.Changed);
         return path.length === 1 ? this.#create(request, path) : this.#write(request, path);
+      case Code.PUT:
+        return request.query.length > 0 ? this.#setConditions(request, path) : this.#write(request, path);
       default:
         return this.#write(request, path);
     }
   }
 
-  #below(path: Path): Entry[] {
+  /** The values at a path and below. */
+  below(path: Path): Entry[] {
     const entries = [...this.values].map(([text, value]) => ({ path: parsePath(text), value }));
     return entries.filter((entry) => isBelow(entry.path, path));
   }
 
   #discover(path: Path): Reply {
     const resources = new Map<string, number>();
-    for (const { path: at } of this.#below(path)) {
+    for (const { path: at } of this.below(path)) {
       const name = pathText(at.slice(0, 3));
       resources.set(name, (resources.get(name) ?? 0) + (at.length > 3 ? 1 : 0));
     }
-    const links = [...resources].map(([name, dim]) => `<${name}>${dim > 0 ? `;dim=${dim}` : ''}`);
+    const conditionsOf = (name: string) =>
+      [...(this.conditions.get(name) ?? [])].map(([attribute, value]) => `;${attribute}=${value}`).join('');
+    const links = [...resources].map(
+      ([name, dim]) => `<${name}>${dim > 0 ? `;dim=${dim}` : ''}${conditionsOf(name)}`,
+    );
     const executable = path[0] === 3 ? ['</3/0/4>'] : [];
-    const payload = [`<${pathText(path)}>`, ...links, ...executable].join();
+    const own = pathText(path);
+    const payload = [`<${own}>${conditionsOf(own)}`, ...links, ...executable].join();
     return reply(Code.Content, { payload, contentFormat: ContentFormat.LinkFormat });
   }
 
   #read({ accept }: CoapRequest, path: Path): Reply {
-    const found = this.#below(path);
+    const found = this.below(path);
     if (path[0] === 0) return refusal(Code.Unauthorized, '');
     if (found.length === 0) return refusal(Code.NotFound, '');
     if (accept !== undefined && accept !== this.format) return refusal(Code.NotAcceptable, '');
@@ -158,6 +184,18 @@ export class EnablerClient {
       return typeof value === 'number' ? { n, v: value } : { n, sv: value };
     });
     return Buffer.from(JSON.stringify({ bn: `${pathText(path)}/`, e }));
+  }
+
+  /** Write-Attributes. An attribute without a value is taken away. */
+  #setConditions({ query }: CoapRequest, path: Path): Reply {
+    if (this.below(path).length === 0) return refusal(Code.NotFound, '');
+    const set = this.conditions.get(pathText(path)) ?? new Map<string, string>();
+    for (const [attribute = '', value] of query.map((each) => each.split('='))) {
+      if (value === undefined) set.delete(attribute);
+      else set.set(attribute, value);
+    }
+    this.conditions.set(pathText(path), set);
+    return reply(Code.Changed);
   }
 
   #write({ contentFormat = 0, payload }: CoapRequest, path: Path): Reply {
@@ -207,6 +245,10 @@ export class EnablerPeer implements AsyncDisposable {
     return new EnablerPeer(client, peer, id, port);
   }
 
+  get endpoint(): CoapEndpoint {
+    return this.#peer.endpoint;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#peer[Symbol.asyncDispose]();
   }
@@ -231,6 +273,19 @@ export class EnablerPeer implements AsyncDisposable {
 
   register = async (...query: readonly string[]): Promise<string> =>
     await this.send(Code.POST, ['rd'], [`ep=${this.id}`, 'lwm2m=1.1', ...query], '</1/0>,</3/0>,</16/0>');
+
+  /** Sends the values at these paths unasked (Send), unless the resource Mute Send forbids it. Returns the code of the answer. */
+  async sendValues(format: number, ...paths: readonly string[]): Promise<string | undefined> {
+    if (this.client.values.get('/1/0/23') === true) return undefined;
+    const entries = paths.flatMap((path) => this.client.below(parsePath(path)));
+    const { name } = await this.#peer.call(this.#port, {
+      method: Code.POST,
+      path: ['dp'],
+      contentFormat: format,
+      payload: encodeContent(format, entries, []),
+    });
+    return name;
+  }
 
   update = async (...query: readonly string[]): Promise<string> =>
     await this.send(Code.POST, this.location, query);

@@ -113,9 +113,10 @@ describe('enabler tests of device management', { timeout: 120_000 }, () => {
   const changed = [101, 1010, 2000, true, 'U'];
   const paths = changes.map(([uri]) => uri.slice(1));
 
-  // conforms: ETS-205, ETS-215, ETS-233, ETS-234
+  // conforms: ETS-205, ETS-212, ETS-215, ETS-233, ETS-234
   for (const [number, name, format] of [
     ['205', 'plain text', ContentFormat.TextPlain],
+    ['212', 'CBOR', ContentFormat.Cbor],
     ['215', 'TLV', ContentFormat.LwM2mTlv],
     ['233', 'SenML CBOR', ContentFormat.SenmlCbor],
     ['234', 'SenML JSON', ContentFormat.SenmlJson],

@@ -7,6 +7,10 @@ const reader = `gateway/modes/adapted-reader.ts ${calls}`;
 const writer = `gateway/modes/adapted-writer.ts ${calls}`;
 const registration = 'gateway/southbound/registration-server.ts';
 const bootstrap = 'gateway/southbound/lwm2m-bootstrap-server.ts';
+const reporting = 'gateway/southbound/lwm2m-reporting.ts';
+const composite = `gateway/modes/adapted-composite.ts ${reporting}`;
+const observed = `gateway/southbound/lwm2m-observer.ts gateway/southbound/observed-client.ts ${reporting}`;
+const sent = 'gateway/southbound/send-resource.ts';
 
 /** Test cases that a test with the same number shows. */
 const shown: readonly Row[] = [
@@ -28,6 +32,7 @@ const shown: readonly Row[] = [
   ['204', 'Reads in the JSON of LwM2M 1.0', reader],
   ['205', 'Writes in plain text', writer],
   ['211', 'Reads in CBOR', reader],
+  ['212', 'Writes in CBOR', writer],
   ['215', 'Writes in TLV', writer],
   ['221', 'Operations on the object Security', reader],
   ['222', 'Read of an object', reader],
@@ -36,6 +41,7 @@ const shown: readonly Row[] = [
   ['225', 'Read of a resource instance', reader],
   ['227', 'Write of a resource', writer],
   ['228', 'Write of a resource instance', writer],
+  ['230', 'Write-Composite: an Atomic of Replaces', composite],
   ['231', 'Reads in SenML JSON', reader],
   ['232', 'Reads in SenML CBOR', reader],
   ['233', 'Writes in SenML CBOR', writer],
@@ -43,16 +49,28 @@ const shown: readonly Row[] = [
   ['237', 'Read without a wanted format', reader],
   ['241', 'Reboot, and the registration after it', `${writer} ${registration}`],
   ['256', 'Write of a resource that is read-only', writer],
-  ['260', 'Discover. Its part with attributes is open: see 261', reader],
+  ['257', 'Write-Composite of two objects', composite],
+  ['260', 'Discover. The attributes in its answer are passed over: see 261', reader],
+  ['261', 'Write-Attributes of pmin, pmax, gt, lt and st; epmin and epmax are not written', observed],
   ['270', 'Create of an object instance (the case refers to 1630)', writer],
   ['290', 'Delete of an object instance (the case refers to 1635)', writer],
+  ['301', 'Observation and notifications', observed],
+  ['302', 'End of an observation by Reset', observed],
+  ['303', 'End of an observation by the option Observe', observed],
+  ['304', 'Observe-Composite. The conditions are set at each of its paths', observed],
+  ['305', 'End of Observe-Composite', observed],
+  ['306', 'Send', sent],
+  ['307', 'Muted Send', `${writer} ${sent}`],
+  ['308', 'Observe-Composite and a new instance, without conditions', observed],
+  ['309', 'Observe-Composite and a deleted instance, without conditions', observed],
+  ['310', 'Observe-Composite and changed attributes', observed],
+  ['311', 'Send of given values', sent],
   ['401', 'Registration and Read over DTLS with a pre-shared key', 'gateway/southbound/pre-shared-keys.ts'],
 ];
 
 const empty = 'the test specification gives only its title';
-const composite = 'open: the gateway has no composite operations';
-const observed = 'open: the gateway observes nothing';
-const sent = 'open: the gateway takes no Send';
+const readComposite =
+  'a Get of DM is a Read; a server chooses its operations, and the gateway sends no Read-Composite';
 
 /** Test cases without a test, each with the reason. */
 const others: readonly Row[] = [
@@ -68,33 +86,22 @@ const others: readonly Row[] = [
   ['106', 'Registration over TCP', 'the gateway serves UDP'],
   ['202', 'Reads of opaque values', empty],
   ['210', 'Writes of opaque values', empty],
-  ['212', 'Writes in CBOR', 'the gateway writes TLV, SenML, plain text and octets; a client has one of them'],
-  ['220', 'Writes in the JSON of LwM2M 1.0', 'as 212; TLV is what LwM2M 1.0 demands'],
+  [
+    '220',
+    'Writes in the JSON of LwM2M 1.0',
+    'the gateway writes TLV, which LwM2M 1.0 demands of clients, and SenML, plain text, octets and CBOR',
+  ],
   [
     '226',
     'Partial update of several resources',
-    'a Replace of DM is a Write of one resource (227); 228 shows a partial update',
+    'a Replace of DM is a Write of one resource (227); several in an Atomic are a Write-Composite (230); 228 shows a partial update',
   ],
-  ['229', 'Read-Composite', composite],
-  ['230', 'Write-Composite', composite],
-  ['235', 'Read-Composite of the root', composite],
-  ['236', 'Read-Composite of paths that are partly missing', composite],
-  ['257', 'Write-Composite of two objects', composite],
-  ['261', 'Write-Attributes', 'open: the gateway writes no attributes'],
+  ['229', 'Read-Composite', readComposite],
+  ['235', 'Read-Composite of the root', readComposite],
+  ['236', 'Read-Composite of paths that are partly missing', readComposite],
   ['271', 'Create of several instances', empty],
-  ['280', 'Read-Composite that succeeds', composite],
-  ['281', 'Read-Composite that succeeds in part', composite],
-  ['301', 'Observation and notifications', observed],
-  ['302', 'End of an observation by Reset', observed],
-  ['303', 'End of an observation by the option Observe', observed],
-  ['304', 'Observe-Composite', observed],
-  ['305', 'End of Observe-Composite', observed],
-  ['306', 'Send', sent],
-  ['307', 'Muted Send', sent],
-  ['308', 'Observe-Composite and a new instance', observed],
-  ['309', 'Observe-Composite and a deleted instance', observed],
-  ['310', 'Observe-Composite and changed attributes', observed],
-  ['311', 'Send of given values', sent],
+  ['280', 'Read-Composite that succeeds', readComposite],
+  ['281', 'Read-Composite that succeeds in part', readComposite],
 ];
 
 /**

@@ -145,7 +145,7 @@ export class LwM2mCalls {
   ): Promise<void> {
     const isOctets = entries[0]?.value instanceof Uint8Array;
     const plain = isOctets ? ContentFormat.OctetStream : ContentFormat.TextPlain;
-    const more = merge || entries.length > 1 ? [] : [plain];
+    const more = merge || entries.length > 1 ? [] : [plain, ContentFormat.Cbor];
     await this.#send(client, path, this.#formats(client, entries, more), (contentFormat) => ({
       method: merge ? Code.POST : Code.PUT,
       contentFormat,

@@ -9,6 +9,7 @@ import {
   decodeOldJson,
   decodeSenmlCbor,
   decodeSenmlJson,
+  encodeCbor,
   encodeSenmlCbor,
   encodeSenmlJson,
 } from './senml.ts';
@@ -88,9 +89,11 @@ export function encodeContent(
     default: {
       const [entry, ...more] = entries;
       const isOctets = entry?.value instanceof Uint8Array;
-      const fits = format === (isOctets ? ContentFormat.OctetStream : ContentFormat.TextPlain);
+      const plain = isOctets ? ContentFormat.OctetStream : ContentFormat.TextPlain;
+      const fits = format === plain || format === ContentFormat.Cbor;
       if (!entry || more.length > 0 || !fits)
         throw new PosternError('unsupportedFormat', `content format ${format} cannot hold these values`);
+      if (format === ContentFormat.Cbor) return encodeCbor(entry, types);
       const { value } = entry;
       return Buffer.from(typeof value === 'boolean' ? (value ? '1' : '0') : textOf(value));
     }

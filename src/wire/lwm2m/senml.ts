@@ -136,6 +136,12 @@ function demandKnown(name: unknown): void {
  */
 export const decodeCbor = (body: Uint8Array): Value => readValue(fromCbor(body, lwm2mProfile, 'CBOR')).value;
 
+/** Writes the value of one resource in CBOR, as `decodeCbor` reads it. */
+export function encodeCbor(entry: Entry, typeOf: TypeOf): Uint8Array {
+  const { v, vs, vb, vd, vlo } = recordOf(entry, typeOf, (octets) => octets);
+  return toCbor(v ?? vs ?? vb ?? vd ?? vlo);
+}
+
 /**
  * A value of LwM2M that stands alone in CBOR, with its type.
  * @throws {PosternError} `malformed`

@@ -159,6 +159,27 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
       assert.throws(() => read(body), failsWith('malformed'), body);
   });
 
+  test('CBOR of one resource is written, and read as the same; of several it is not', () => {
+    for (const [path, value, body] of [
+      ['/1/0/2', 101, '18 65'],
+      ['/1/0/6', true, 'f5'],
+      ['/1/0/7', 'U', '61 55'],
+      ['/3303/0/5700', 21.5, 'fb 40 35 80 00 00 00 00 00'],
+      ['/0/0/17', '21:0', '64 32 31 3a 30'],
+      ['/5/0/0', hex('01 02'), '42 01 02'],
+      ['/3/0/13', '9223372036854775807', '1b 7f ff ff ff ff ff ff ff'],
+    ] as const) {
+      const coded = encodeContent(ContentFormat.Cbor, [entry(path, value)], parsePath(path));
+      const read = decodeContent(ContentFormat.Cbor, coded, parsePath(path));
+      assert.deepEqual(plain(read), plain([entry(path, value)]));
+      assert.equal(Buffer.from(coded).toString('hex'), hex(body).toString('hex'), path);
+    }
+    assert.throws(
+      () => encodeContent(ContentFormat.Cbor, deviceEntries, [3, 0]),
+      failsWith('unsupportedFormat'),
+    );
+  });
+
   test('SenML says the types of values, of object links too', () => {
     const senml =
       '[{"bn":"/10/0/","n":"0","vs":"3:0"},{"n":"1","v":1},{"n":"2","vlo":"3:0"},{"n":"3","v":0.5},{"n":"4","vb":true},{"n":"5","vd":"AQI"},{"n":"6","v":9007199254740993}]';
