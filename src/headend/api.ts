@@ -7,6 +7,7 @@ import { type Clock, SystemClock } from '../base/clock.ts';
 import { asPosternError, PosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
 import { type ConnectionBounds, HttpConnections } from '../base/http-connections.ts';
+import { jsonLevels, parseJson } from '../base/json.ts';
 import { isLoopbackHost } from '../base/loopback.ts';
 import { readBounded } from '../base/read-bounded.ts';
 import { requestUrl } from '../base/request-url.ts';
@@ -194,9 +195,9 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
   const body = await readBounded(request, bodyLimit, 'a body');
   if (body.length === 0) return {};
   try {
-    return JSON.parse(body.toString());
+    return parseJson(body);
   } catch (cause) {
-    throw new PosternError('malformed', 'the body is no JSON', { cause });
+    throw new PosternError('malformed', `the body is no JSON of at most ${jsonLevels} levels`, { cause });
   }
 }
 

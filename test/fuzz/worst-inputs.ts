@@ -2,6 +2,7 @@ import { parse as parseToml } from 'smol-toml';
 import * as v from 'valibot';
 import { toCbor } from '../../src/base/cbor.ts';
 import { PosternError } from '../../src/base/errors.ts';
+import { parseJson } from '../../src/base/json.ts';
 import { deviceConfigSchema } from '../../src/device/config.ts';
 import { parseAcl } from '../../src/dm/acl.ts';
 import { parseHmac } from '../../src/dm/hmac-header.ts';
@@ -222,7 +223,7 @@ const ofApi = (name: string, schema: v.GenericSchema): WorstInputs => ({
 
 function readJson(input: Buffer): unknown {
   try {
-    return JSON.parse(input.toString());
+    return parseJson(input);
   } catch (cause) {
     throw new PosternError('malformed', 'no JSON', { cause });
   }

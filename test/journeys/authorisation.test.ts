@@ -57,8 +57,7 @@ async function sender(url: string) {
     const package0 = { uiMode: 1, serverInitiated: true, sessionId: sessionId++, serverId } as const;
     const body = encodeNotification(package0, secrets.gatewayServer, Buffer.alloc(4));
     try {
-      await downlink.deliverNotification('gw-1', device, body);
-      return '200';
+      return (await downlink.deliverNotification('gw-1', device, body)) ?? '200';
     } catch (thrown) {
       return (thrown as Error).message;
     }

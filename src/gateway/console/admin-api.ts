@@ -6,6 +6,7 @@ import { background, failed, guarded } from '../../base/background.ts';
 import { type Clock, SystemClock, type Timer } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
+import { parseJson } from '../../base/json.ts';
 import { checkPrivateFolder, makePrivateFolder, userFolder } from '../../base/private-folder.ts';
 import { readBounded } from '../../base/read-bounded.ts';
 import { safeJson } from '../../base/safe-text.ts';
@@ -176,10 +177,10 @@ async function answer(incoming: IncomingMessage, views: Views, actions: Actions)
   if (incoming.method === 'POST') {
     const action = Object.hasOwn(actions, path) ? actions[path] : undefined;
     if (!action) throw new PosternError('notFound', `paths for POST: ${Object.keys(actions).join(', ')}`);
-    const text = Buffer.from(await readBounded(incoming, bodyLimit, 'a body')).toString();
+    const octets = await readBounded(incoming, bodyLimit, 'a body');
     let body: unknown;
     try {
-      body = JSON.parse(text);
+      body = parseJson(octets);
     } catch (cause) {
       throw new PosternError('malformed', 'the body is not JSON', { cause });
     }

@@ -1,6 +1,7 @@
 import { fromCbor, toCbor } from '../../base/cbor.ts';
 import { cborLimits, lwm2mProfile } from '../../base/cbor-profile.ts';
 import { PosternError } from '../../base/errors.ts';
+import { parseJson } from '../../base/json.ts';
 import { ContentFormat } from '../coap/content-formats.ts';
 import { type Path, parsePath, pathText } from './path.ts';
 import {
@@ -203,9 +204,8 @@ const whole = (_key: string, value: unknown, { source = '' }: { source?: string 
 
 function fromJson(body: Uint8Array): unknown {
   try {
-    const text = Buffer.from(body).toString();
     // To look at the digits of each number takes three times as long, and is needed where one has more than 15 alone.
-    return JSON.parse(text, /\d{16}/.test(text) ? whole : undefined);
+    return parseJson(body, (text) => (/\d{16}/.test(text) ? whole : undefined));
   } catch (cause) {
     throw bad('not JSON', cause);
   }
