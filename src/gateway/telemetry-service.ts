@@ -1,6 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
+import { writeAtStart } from '../base/start-writes.ts';
 import { StoredBranch } from '../dm/stored-branch.ts';
 import type { TreeBranch } from '../dm/tree-branch.ts';
 import { gwTelemetry } from '../mo/gw-telemetry.ts';
@@ -57,11 +58,15 @@ export class TelemetryService implements DeviceListener {
     });
     const options = { type: gwTelemetry.id, clock, nodes: nodeLimit };
     const stored = new StoredBranch('GwTelemetry', gwTelemetry.root, state.nodes, options);
-    for (const name of ['Buffered', 'Dropped'] as const) {
-      stored.plant([name], { name, format: 'int', value: '0' }, true);
-      stored.derive([name], () => String(name === 'Buffered' ? this.reports.buffered : this.reports.dropped));
-    }
-    this.branch = new ObservationBranch(stored, this.#mode);
+    const counts = { Buffered: () => this.reports.buffered, Dropped: () => this.reports.dropped };
+    for (const [name, count] of Object.entries(counts)) stored.derive([name], () => String(count()));
+    const branch = new ObservationBranch(stored, this.#mode);
+    this.branch = branch;
+    // A state of an earlier version has no such nodes, and its disk may be full.
+    writeAtStart({ database: state.database, clock, events: rest.events }, () => {
+      for (const name of Object.keys(counts)) stored.plant([name], { name, format: 'int', value: '0' }, true);
+      branch.plant();
+    });
   }
 
   /** For people: observations that run, devices that they have, values that wait and values that were dropped since the start. */

@@ -32,6 +32,7 @@ export class CampaignBranch<O extends CampaignOrder> extends StartedBranch<O> {
     super({ ...branch, live: liveCampaignNodes }, runner, order);
     this.#returnFormat = (name) => Number(branch.stored.text(branch.list, name, 'ReturnFormat') ?? 0);
     this.#runner = runner;
+    this.plant();
   }
 
   protected override childrenOf(name: string, group: string): readonly string[] | undefined {

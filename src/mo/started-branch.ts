@@ -75,7 +75,15 @@ export abstract class StartedBranch<O> implements TreeBranch {
     this.#live = live;
     this.#runner = runner;
     this.#order = order;
-    if (!stored.view([list])) stored.plant([list], { name: list, format: 'node' });
+  }
+
+  /**
+   * Makes the node of the list, if the state has none yet.
+   * @throws {PosternError} `storage`
+   */
+  plant(): void {
+    const name = this.#list;
+    if (!this.#stored.view([name])) this.#stored.plant([name], { name, format: 'node' });
   }
 
   /** Names of the children of a live node whose children are not described by name. */

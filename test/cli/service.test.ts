@@ -280,7 +280,7 @@ describe('a start that fails ends with its reason and code 1', { timeout: 150_00
     assert.match(second.errors, /gateway\.admin-socket: .*admin\.sock: another gateway serves it/);
     assert.deepEqual(
       second.lines.map(({ event }) => event),
-      ['state.new-epoch', 'process.start-failed'],
+      ['process.start-failed'],
     );
     first.child.kill('SIGKILL');
     await first.end();

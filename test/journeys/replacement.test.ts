@@ -158,8 +158,8 @@ test('a session that a board had begun ends when another board gets its name', {
   const first = site.board('gw-1');
   await first.enrol();
   const gateway = await first.start();
-  // The board begins a session of its own when it starts. An order given meanwhile would go with that one.
-  await site.headendEvents.until('session.ended', { device: 'gw-1' });
+  // An order for a board that is not known to be online would be refused.
+  await site.headendEvents.until('gateway.state', { gateway: 'gw-1', online: true });
   const started = site.headendEvents.next('session.started', { device: 'gw-1' });
   headend.manage('gw-1', [{ name: 'Get', uri: './DevInfo/Man' }]).catch(() => {});
   const { session } = (await started).fields as { session: string };
