@@ -54,8 +54,7 @@ export class CoapDeviceService implements AsyncDisposable, DeviceListener {
       answered: (deviceId) => signals.heard(deviceId, undefined),
       call: async (deviceId, request) => {
         const { host, port, path } = parseCoapUri(this.#uris.get(deviceId) ?? '');
-        const answer = await locator.call(host, port, { ...request, path: [...path, ...request.path] });
-        return answer;
+        return await locator.call(host, port, { ...request, path: [...path, ...request.path] });
       },
     });
     this.#devices = new AdaptedDevices(this.#adapter, parts);

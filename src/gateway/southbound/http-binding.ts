@@ -33,8 +33,7 @@ import {
   serverIn,
   sourceOf,
 } from './http-messages.ts';
-import type { ServedImage } from './image-resource.ts';
-import { imageRoot } from './image-resource.ts';
+import { imageRoot, type ServedImage } from './image-resource.ts';
 import type { TunnelAnswer, TunnelledPackage } from './tunnelled.ts';
 
 export interface HttpSettings {

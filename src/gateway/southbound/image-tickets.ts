@@ -71,10 +71,8 @@ export class ImageTickets {
   imageOf(uri: string, deviceId?: string): ServedImage | undefined {
     const holder = this.holderOf(uri);
     if (holder === undefined || (deviceId !== undefined && holder !== deviceId)) return undefined;
-    const [, , name = ''] = uri.split(/[/?]/);
-    const image = this.#parts.ready(decodeURIComponent(name));
-    return image && uri.startsWith(`${versionPath(decodeURIComponent(name), image.hash)}&`)
-      ? image
-      : undefined;
+    const name = decodeURIComponent(uri.split(/[/?]/)[2] ?? '');
+    const image = this.#parts.ready(name);
+    return image && uri.startsWith(`${versionPath(name, image.hash)}&`) ? image : undefined;
   }
 }
