@@ -57,18 +57,30 @@ export const breaksAt = (
   arrived?: () => boolean,
 ) => says(200, { 'content-length': file.length, ...headers }, file.subarray(0, bytes), ending, arrived);
 
-/** A body without an end, in the chunked coding. `wrote` is called after each chunk that the client's side took. */
+/**
+ * A body without an end, in the chunked coding.
+ * @param went asked after each chunk, with the bytes sent so far, until it says that the body may go on. What the
+ *   server has written says nothing of what the client has read: the sockets between hold hundreds of kilobytes.
+ * @param size of a chunk in bytes
+ */
 export const endless =
-  (status: number, headers: OutgoingHttpHeaders, wrote: () => void = () => {}): Answer =>
+  (
+    status: number,
+    headers: OutgoingHttpHeaders,
+    went: (sent: number) => boolean = () => true,
+    size = 64 * 1024,
+  ): Answer =>
   async (_, response) => {
     response.writeHead(status, headers);
-    const chunk = Buffer.alloc(64 * 1024, 7);
+    const chunk = Buffer.alloc(size, 7);
     const closed = new AbortController();
     response.once('close', () => closed.abort());
-    while (!response.destroyed) {
+    // The end of the socket is known before the event that tells it.
+    const isOver = () => closed.signal.aborted || response.socket?.destroyed !== false;
+    for (let sent = size; !response.destroyed; sent += size) {
       if (!response.write(chunk)) await once(response, 'drain', closed).catch(() => {});
-      if (!closed.signal.aborted) wrote();
-      await turn();
+      do await turn();
+      while (!isOver() && !went(sent));
     }
   };
 

@@ -90,6 +90,7 @@ describe('a size that a download server announces', limit, () => {
     const { server: rig, states } = await twoStored(
       endless(200, { 'content-length': 1 }, () => {
         most = Math.max(most, rig.files.bytes);
+        return true;
       }),
     );
     await using server = rig;
