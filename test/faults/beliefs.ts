@@ -5,7 +5,7 @@ import type { GatewayParts } from '../../src/gateway/composition.ts';
 import type { GatewayStatus } from '../../src/gateway/status.ts';
 import { Campaigns } from '../../src/gateway/store/campaigns.ts';
 import { UpdateRecords } from '../../src/gateway/store/update-record.ts';
-import type { HeadendParts } from '../../src/headend/headend.ts';
+import type { HeadendParts } from '../../src/headend/composition.ts';
 
 /** Everything that a party believes, and that a restart must not change. Two dumps are compared as a whole. */
 export type Beliefs = Readonly<Record<string, unknown>>;

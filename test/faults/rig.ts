@@ -9,7 +9,8 @@ import { LwM2mDevice } from '../../src/device/lwm2m-device.ts';
 import { ManagementTree } from '../../src/dm/tree.ts';
 import { composeGateway, type GatewayParts } from '../../src/gateway/composition.ts';
 import { Gateway } from '../../src/gateway/gateway.ts';
-import { composeHeadend, Headend, type HeadendParts } from '../../src/headend/headend.ts';
+import { composeHeadend, type HeadendParts } from '../../src/headend/composition.ts';
+import { Headend } from '../../src/headend/headend.ts';
 import { EventRecorder } from '../event-recorder.ts';
 import { HandClock } from '../hand-clock.ts';
 import {
