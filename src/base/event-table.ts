@@ -9,6 +9,7 @@ export const eventTable = {
   'adaptation.insecure': warn<'security'>(),
   'adaptation.update-ended': info<'device' | 'result'>(),
   'adaptation.update-failed': warn<'device' | 'reason'>(),
+  'adaptation.update-resumed': info<'device'>(),
 
   // Datagrams and requests from the private network that were not looked at.
   'admission.refused': warn<'peer' | 'refused', never, { limit: string }>(),

@@ -59,6 +59,7 @@ import { missing, nothingAt } from './southbound/presence.ts';
 import { PresenceWatch } from './southbound/presence-watch.ts';
 import { UplinkStatus } from './southbound/uplink-status.ts';
 import { openState } from './state.ts';
+import { ClientUpdates } from './store/client-updates.ts';
 import { TrafficRecords } from './store/traffic.ts';
 import { TelemetryService } from './telemetry-service.ts';
 import { gatewayBranches, gatewayTree, knowServer } from './tree.ts';
@@ -292,6 +293,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       oscoreUri: networks.oscoreUri,
       imageAt: (deviceId, uri) => tickets.imageOf(partsOf(uri).path, deviceId),
       httpUriOf: (uri) => http?.uriAt(partsOf(uri).host, partsOf(uri).path),
+      updates: new ClientUpdates(state.database),
       signals,
       joins,
       ...machine,

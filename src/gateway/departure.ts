@@ -150,11 +150,13 @@ async function arrive(config: GatewayConfig, machine: Machine): Promise<void> {
   await database.settled();
 }
 
-/** Accounts, rights and alerts. What the former owner started ends at the next start, because it has no account any more. */
+/** Accounts, rights, alerts and updates of LwM2M clients. What the former owner started ends at the next start, because it has no account any more. */
 const ofFormerOwner = [
   "node WHERE path LIKE 'DMAcc/%'",
   'acl',
   'outbox',
   'undeliverable',
   'telemetry_report',
+  'client_update',
+  'client_setting',
 ];

@@ -62,8 +62,9 @@ export class DeviceSignals implements Required<DeviceListener> {
     this.#tell((listener) => listener.valued?.(...sent));
   }
 
+  /** Joins the caller's transaction, so what a listener throws goes to the caller: a result is not lost. */
   updateEnded(deviceId: string, correlator: string | undefined, result: number): void {
-    this.#tell((listener) => listener.updateEnded?.(deviceId, correlator, result));
+    for (const listener of this.#listeners) listener.updateEnded?.(deviceId, correlator, result);
   }
 
   /** Where one listener fails, the others hear all the same, and so does the device whose message was noticed. */

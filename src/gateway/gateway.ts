@@ -99,6 +99,7 @@ export class Gateway implements AsyncDisposable {
     // The gateway may have stopped before all of it was ended.
     writeAtStart({ database: state.database, clock, events }, endOfServers);
     objects.resume();
+    lwm2m?.resume(objects.awaited);
     telemetry.resume();
     events.emit('gateway.started', {
       gateway: config.gateway.id,

@@ -42,6 +42,7 @@ export interface Lwm2mServiceParts {
   readonly oscoreUri: LwM2mBootstrapParts['oscoreUri'];
   readonly imageAt: AdaptationModeParts['imageAt'];
   readonly httpUriOf: AdaptationModeParts['httpUriOf'];
+  readonly updates: AdaptationModeParts['updates'];
   readonly signals: DeviceSignals;
   readonly joins: Joins;
   readonly clock: Clock;
@@ -120,6 +121,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       updated: (...args) => signals.updateEnded(...args),
       imageAt: parts.imageAt,
       httpUriOf: parts.httpUriOf,
+      updates: parts.updates,
       clock,
       events,
     });
@@ -183,6 +185,11 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     for (const registration of registrations.values())
       if (isAdapted(inventory, registration.deviceId, 'LwM2M'))
         addresses.heard(registration.deviceId, registration, true);
+  }
+
+  /** Goes on with updates, as `AdaptationMode.resume`. To be called when those who wait for their results are there. */
+  resume(awaited: readonly string[]): void {
+    this.#mode.resume(awaited);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -165,6 +165,11 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
     this.images.endOf(isGone);
   }
 
+  /** Devices that have accepted an order and have not reported what came of it. */
+  get awaited(): readonly string[] {
+    return this.#fanOut.awaited;
+  }
+
   /** Continues what was under way when the gateway stopped. */
   resume(): void {
     this.#fanOut.resume();
@@ -198,7 +203,7 @@ export class GatewayObjects implements AsyncDisposable, DeviceListener {
     return DmStatus.Ok;
   }
 
-  /** A device reports what an update came to that it had accepted. */
+  /** As `Campaign.reported`. */
   updateEnded(deviceId: string, correlator: string | undefined, result: number): void {
     this.#fanOut.reported(deviceId, correlator, result);
   }

@@ -94,8 +94,8 @@ export class EnablerClient {
   triggers = 0;
   /** Called then. A client sends an Update. */
   triggered: () => void = () => {};
-  /** Answers a request in place of the objects; undefined for as usual. */
-  instead: (request: CoapRequest, what: string) => Reply | undefined = () => undefined;
+  /** Answers a request in place of the objects; undefined for as usual. A promise without an end is no answer. */
+  instead: (request: CoapRequest, what: string) => Reply | Promise<never> | undefined = () => undefined;
   readonly #told = new EventEmitter();
 
   /** Requests that were heard, such as `PUT /1/0/1`, without the triggers. */
@@ -112,7 +112,7 @@ export class EnablerClient {
     }
   }
 
-  readonly answer = (request: CoapRequest): Reply => {
+  readonly answer = (request: CoapRequest): Reply | Promise<never> => {
     const path = request.path.map(Number);
     const what = whatIs(request);
     const { contentFormat, accept, payload } = request;
@@ -271,8 +271,11 @@ export class EnablerPeer implements AsyncDisposable {
     return name;
   }
 
+  /** Objects and instances that it registers. */
+  links = '</1/0>,</3/0>,</16/0>';
+
   register = async (...query: readonly string[]): Promise<string> =>
-    await this.send(Code.POST, ['rd'], [`ep=${this.id}`, 'lwm2m=1.1', ...query], '</1/0>,</3/0>,</16/0>');
+    await this.send(Code.POST, ['rd'], [`ep=${this.id}`, 'lwm2m=1.1', ...query], this.links);
 
   /** Sends the values at these paths unasked (Send), unless the resource Mute Send forbids it. Returns the code of the answer. */
   async sendValues(format: number, ...paths: readonly string[]): Promise<string | undefined> {

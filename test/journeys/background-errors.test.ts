@@ -28,6 +28,7 @@ import { CoapNetwork } from '../../src/gateway/southbound/coap-network.ts';
 import { HttpBinding } from '../../src/gateway/southbound/http-binding.ts';
 import { PresenceWatch } from '../../src/gateway/southbound/presence-watch.ts';
 import type { GatewayStatus } from '../../src/gateway/status.ts';
+import { ClientUpdates } from '../../src/gateway/store/client-updates.ts';
 import { Outbox } from '../../src/gateway/store/outbox.ts';
 import type { Registration } from '../../src/gateway/store/registrations.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
@@ -348,12 +349,16 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
   'lwm2m-update': async () => {
     const events = new EventRecorder();
     const clock = new HandClock();
+    let ends = 0;
     const firmware = new AdaptedFirmware({
       imageAt: () => undefined,
       httpUriOf: () => undefined,
       clientOf: () => undefined,
       calls: undefined as never,
-      ended: broken,
+      updates: new ClientUpdates(openDatabase(':memory:', gatewaySchema)),
+      ended: () => {
+        if (++ends === 1) broken();
+      },
       clock,
       events,
       signal: new AbortController().signal,
@@ -363,6 +368,12 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
     assert.throws(() => firmware.execute(registration, ['Update'], undefined), { code: 'conflict' });
     clock.advance(0);
     await named(events, 'lwm2m-update');
+    // The result is not lost.
+    assert.throws(() => firmware.execute(registration, ['Update'], undefined), { code: 'conflict' });
+    while (ends < 2) {
+      await turn();
+      clock.advance(1000);
+    }
     await firmware.settled;
     firmware.execute(registration, ['Update'], undefined);
   },

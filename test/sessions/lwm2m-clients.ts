@@ -9,6 +9,7 @@ import { imageResource, type ServedImage } from '../../src/gateway/southbound/im
 import { ImageTickets } from '../../src/gateway/southbound/image-tickets.ts';
 import { LwM2mCalls } from '../../src/gateway/southbound/lwm2m-calls.ts';
 import { RegistrationServer } from '../../src/gateway/southbound/registration-server.ts';
+import { ClientUpdates } from '../../src/gateway/store/client-updates.ts';
 import { Registrations } from '../../src/gateway/store/registrations.ts';
 import { gatewaySchema } from '../../src/gateway/store/schema.ts';
 import { FumoResult } from '../../src/mo/fumo.ts';
@@ -95,6 +96,7 @@ function site(
     calls,
     updated: (_id, _correlator, result) => results.push(result),
     httpUriOf: () => undefined,
+    updates: new ClientUpdates(openDatabase(':memory:', gatewaySchema)),
     imageAt: (_id, uri) =>
       tickets.holderOf(new URL(uri).pathname + new URL(uri).search) ? image : undefined,
     clock,

@@ -20,6 +20,7 @@ export interface AdaptationModeParts {
   readonly updated: AdaptedFirmwareParts['ended'];
   readonly imageAt: AdaptedFirmwareParts['imageAt'];
   readonly httpUriOf: AdaptedFirmwareParts['httpUriOf'];
+  readonly updates: AdaptedFirmwareParts['updates'];
   readonly clock: Clock;
   readonly events: Events;
 }
@@ -56,6 +57,11 @@ export class AdaptationMode implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#devices[Symbol.asyncDispose]();
     await this.#firmware.settled;
+  }
+
+  /** As `AdaptedFirmware.resume`. */
+  resume(awaited: readonly string[]): void {
+    this.#firmware.resume(awaited);
   }
 
   /** As `AdaptedDevices.heard`. */

@@ -1,17 +1,21 @@
-import { background } from '../../base/background.ts';
-import { BoundedMap } from '../../base/bounded-map.ts';
+import { background, persistently } from '../../base/background.ts';
 import { type Clock, pause } from '../../base/clock.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
-import { ownText } from '../../base/own-bytes.ts';
 import { DmError } from '../../dm/dm-error.ts';
 import { DmStatus } from '../../dm/status.ts';
-import { FumoResult, FumoState } from '../../mo/fumo.ts';
+import { FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
 import type { CallBody } from '../../wire/coap/blockwise-client.ts';
 import { FirmwareResource, FirmwareResult, FirmwareState, ObjectId } from '../../wire/lwm2m/objects.ts';
 import type { Path } from '../../wire/lwm2m/path.ts';
 import type { ServedImage } from '../southbound/image-resource.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
+import {
+  type ClientUpdate,
+  type ClientUpdates,
+  type UpdateOperation,
+  updateOperations,
+} from '../store/client-updates.ts';
 import type { Registration } from '../store/registrations.ts';
 
 export interface AdaptedFirmwareParts {
@@ -22,7 +26,11 @@ export interface AdaptedFirmwareParts {
   readonly imageAt: (deviceId: string, uri: string) => ServedImage | undefined;
   /** The URI of such an image by HTTP or HTTPS. Undefined where the gateway serves neither. */
   readonly httpUriOf: (uri: string) => string | undefined;
-  /** Called when an accepted operation has ended. `result` is a result code of FUMO. */
+  readonly updates: ClientUpdates;
+  /**
+   * Called when an accepted operation has ended, in the transaction that forgets it. What it throws repeats both. `result` is a
+   * result code of FUMO.
+   */
   readonly ended: (deviceId: string, correlator: string | undefined, result: number) => void;
   readonly clock: Clock;
   readonly events: Events;
@@ -30,15 +38,13 @@ export interface AdaptedFirmwareParts {
   readonly signal: AbortSignal;
 }
 
-const operations = ['Download', 'Update', 'DownloadAndUpdate'] as const;
-type Operation = (typeof operations)[number];
 const leaves = ['PkgVersion', 'State'] as const;
 
-/** Maximum number of remembered settings, and of operations at the same time. */
-const limits = { remembered: 16_384, running: 1024 } as const;
+/** Maximum number of operations at the same time. */
+const runningLimit = 1024;
 /**
  * Milliseconds between two polls of a client, doubling from `first` to `cap`, and for a whole download or installation.
- * The latter is long because a radio link may be slow.
+ * The latter is long because a radio link may be slow. A restart of the gateway begins it anew.
  */
 const polling = { first: 500, cap: 30_000, deadline: 3_600_000 } as const;
 
@@ -96,12 +102,10 @@ export type FirmwareNode = readonly string[] | string;
 /**
  * `./FwUpdate` of an LwM2M client: OMA FUMO 1.0 mapped to the object Firmware Update. With it, one order can update OMA
  * DM devices and LwM2M clients. An Exec is accepted at once. Then the client downloads and installs, while the gateway
- * polls its state and reports the result at the end.
+ * polls its state and reports the result at the end. What is under way is durable: it goes on after a restart of the gateway.
  */
 export class AdaptedFirmware {
   readonly #parts: AdaptedFirmwareParts;
-  /** Values that a DM server has set, by `{deviceId} {leaf}`. */
-  readonly #set = new BoundedMap<string, string>(limits.remembered);
   readonly #running = new Map<string, Promise<void>>();
 
   constructor(parts: AdaptedFirmwareParts) {
@@ -114,13 +118,31 @@ export class AdaptedFirmware {
   }
 
   /**
+   * Goes on with all operations that were under way when the gateway stopped.
+   * @param awaited devices that have accepted an order and have not reported. A client among them of which no operation is known
+   *   gets 410 as its result: the order was lost with its row, or is of a version that kept none
+   */
+  resume(awaited: readonly string[]): void {
+    const { updates, clientOf, events } = this.#parts;
+    for (const update of updates.all()) {
+      events.emit('adaptation.update-resumed', { device: update.deviceId });
+      this.#start(update, true);
+    }
+    for (const device of awaited) {
+      if (this.#running.has(device) || !clientOf(device)) continue;
+      events.emit('adaptation.update-failed', { device, reason: 'the gateway has lost the order' });
+      void this.#end(device, undefined, FumoResult.Failed);
+    }
+  }
+
+  /**
    * Returns the node at a path below `./FwUpdate`.
    * @throws {PosternError} as `LwM2mCalls.read`
    * @throws {DmError} 404 when there is no such node
    */
   async get(client: Registration, path: readonly string[]): Promise<FirmwareNode> {
     const [first, second, ...more] = path;
-    if (first === undefined) return [...operations, ...leaves];
+    if (first === undefined) return [...updateOperations, ...leaves];
     if (first === 'State' && second === undefined) return String(await this.#state(client));
     if (first === 'PkgVersion' && second === undefined) return this.#setting(client, 'PkgVersion');
     if (isOperation(first) && second === undefined) return first === 'Update' ? [] : ['PkgURL'];
@@ -132,18 +154,19 @@ export class AdaptedFirmware {
   /**
    * Sets a `PkgURL` or `PkgVersion`. At most 1024 characters are kept.
    * @throws {DmError} 405 for any other node
+   * @throws {PosternError} `storage`
    */
   set(client: Registration, [first = '', second, ...more]: readonly string[], value: string): void {
     const isUrl = isOperation(first) && first !== 'Update' && second === 'PkgURL' && more.length === 0;
     if (!isUrl && !(first === 'PkgVersion' && second === undefined))
       throw new DmError(DmStatus.CommandNotAllowed, 'a server cannot set this node');
-    this.#set.set(`${client.deviceId} ${first}`, ownText(value.slice(0, 1024)));
+    this.#parts.updates.set(client.deviceId, first, value.slice(0, 1024));
   }
 
   /**
    * Starts an operation. Its result is reported later by `ended`.
    * @throws {DmError} 405 for a node that is not an operation
-   * @throws {PosternError} `conflict` while another operation of the client runs, `full`, `malformed` without a URL
+   * @throws {PosternError} `conflict` while another operation of the client runs, `full`, `malformed` without a URL, `storage`
    */
   execute(client: Registration, path: readonly string[], correlator: string | undefined): void {
     const { deviceId } = client;
@@ -151,49 +174,108 @@ export class AdaptedFirmware {
     if (!isOperation(operation) || more.length > 0)
       throw new DmError(DmStatus.CommandNotAllowed, 'this node cannot be executed');
     if (this.#running.has(deviceId)) throw new PosternError('conflict', 'an update is under way');
-    if (this.#running.size >= limits.running)
-      throw new PosternError('full', 'too many updates are under way');
+    if (this.#running.size >= runningLimit) throw new PosternError('full', 'too many updates are under way');
     const url = operation === 'Update' ? undefined : this.#setting(client, operation);
     if (url === '') throw new PosternError('malformed', 'no PkgURL');
+    const update: ClientUpdate = {
+      deviceId,
+      operation,
+      stage: 'ordered',
+      ...(url !== undefined && { url }),
+      ...(correlator !== undefined && { correlator }),
+    };
+    this.#parts.updates.put(update);
+    this.#start(update, false);
+  }
+
+  #start(update: ClientUpdate, isResumed: boolean): void {
     const { events, signal } = this.#parts;
-    const run = () => this.#run(deviceId, operation, url, correlator);
+    const { deviceId } = update;
+    const run = () => this.#run(update, isResumed);
     const running = background(events, 'lwm2m-update', run, signal).then(() => {
       this.#running.delete(deviceId);
     });
     this.#running.set(deviceId, running);
   }
 
-  async #run(
-    deviceId: string,
-    operation: Operation,
-    url: string | undefined,
-    correlator: string | undefined,
-  ): Promise<void> {
-    const { calls, ended, events, clock, signal } = this.#parts;
-    let result: number;
+  async #run(update: ClientUpdate, isResumed: boolean): Promise<void> {
+    const { events, clock, signal } = this.#parts;
+    const { deviceId, correlator } = update;
+    let result: number = FumoResult.Ok;
     try {
-      result = FumoResult.Ok;
       // The Exec must be answered before the result is reported.
       await pause(clock, 0, signal);
-      if (url !== undefined) {
-        await this.#deliver(deviceId, url);
-        result = await this.#until(deviceId, ({ state }) => state === FirmwareState.Downloaded);
-      }
-      if (result === FumoResult.Ok && operation !== 'Download') {
-        // A client that reboots at once does not answer.
-        await calls
-          .execute(this.#client(deviceId), at(FirmwareResource.Update), '', signal)
-          .catch(throwUnlessPassing);
-        result = await this.#until(deviceId, (said) => said.result === FirmwareResult.Success);
-      }
+      await this.#drive(update, isResumed);
     } catch (thrown) {
       if (signal.aborted) return;
       const { code, message } = asPosternError(thrown);
-      result = code === 'timeout' ? FumoResult.NetworkFailed : FumoResult.Failed;
+      if (thrown instanceof FumoRefusal) result = thrown.result;
+      else result = code === 'timeout' ? FumoResult.NetworkFailed : FumoResult.Failed;
       events.emit('adaptation.update-failed', { device: deviceId, reason: message });
     }
-    events.emit('adaptation.update-ended', { device: deviceId, result });
-    ended(deviceId, correlator, result);
+    await this.#end(deviceId, correlator, result);
+  }
+
+  /** Forgets an operation and reports its result, both or nothing. Goes on to try while the disk takes nothing. */
+  async #end(device: string, correlator: string | undefined, result: number): Promise<void> {
+    const { updates, ended, events, signal } = this.#parts;
+    const end = () => updates.end(device, () => ended(device, correlator, result));
+    if (await persistently(this.#parts, 'lwm2m-update', end, signal))
+      events.emit('adaptation.update-ended', { device, result });
+  }
+
+  /**
+   * Takes a client through an operation, from the stage that it has reached. What the client says decides how to go on after a
+   * restart; the stage decides whether it says that of this operation.
+   * @throws {FumoRefusal} when the update has failed
+   * @throws {PosternError} when the client refuses a request or does not end its update
+   */
+  async #drive(update: ClientUpdate, isResumed: boolean): Promise<void> {
+    const { calls, signal } = this.#parts;
+    const { deviceId, operation, url } = update;
+    let { stage } = update;
+    let isInstalling = false;
+    if (isResumed) {
+      const said = await this.#polled(deviceId, () => true);
+      const isBlank = said.state === FirmwareState.Idle && said.result === FirmwareResult.None;
+      if (isBlank && stage === 'downloaded')
+        throw new FumoRefusal(FumoResult.Failed, `${deviceId} tells nothing of its update any more`);
+      // It has lost what it was given. It gets that again.
+      if (isBlank) stage = 'ordered';
+      // Nothing else follows an Execute than another state, or a result.
+      isInstalling =
+        stage === 'downloaded' &&
+        !(said.state === FirmwareState.Downloaded && said.result === FirmwareResult.None);
+    }
+    if (url !== undefined && stage !== 'downloaded') {
+      if (stage === 'ordered') {
+        await this.#deliver(deviceId, url);
+        await this.#reach(update, 'given');
+      }
+      await this.#until(deviceId, isDownloaded);
+    }
+    if (operation === 'Download') return;
+    if (!isInstalling) {
+      // What the client says from now on is of this operation. A client without a package refuses to install.
+      if (url !== undefined || isDownloaded(await this.#poll(this.#client(deviceId))))
+        await this.#reach(update, 'downloaded');
+      // A client that reboots at once does not answer.
+      await calls
+        .execute(this.#client(deviceId), at(FirmwareResource.Update), '', signal)
+        .catch(throwUnlessPassing);
+    }
+    await this.#until(deviceId, ({ result }) => result === FirmwareResult.Success);
+  }
+
+  /** Resolves when the stage is durable. The client is not asked for anything further before. */
+  async #reach(update: ClientUpdate, stage: ClientUpdate['stage']): Promise<void> {
+    const { updates, signal } = this.#parts;
+    const store = async () => {
+      updates.put({ ...update, stage });
+      await updates.settled();
+    };
+    await persistently(this.#parts, 'lwm2m-update', store, signal);
+    signal.throwIfAborted();
   }
 
   /**
@@ -232,27 +314,40 @@ export class AdaptedFirmware {
   }
 
   /**
-   * Polls a client until `isReached` holds or the update has failed. A poll without an answer is repeated, and a client that has
-   * deregistered is waited for, because the client may be rebooting. Returns a result code of FUMO.
-   * @throws {PosternError} `timeout` after `polling.deadline`
+   * Polls a client until `isReached` holds.
+   * @throws {FumoRefusal} when the update has failed
+   * @throws {PosternError} as `#polled`
    */
-  async #until(deviceId: string, isReached: (said: Said) => boolean): Promise<number> {
+  async #until(deviceId: string, isReached: (said: Said) => boolean): Promise<void> {
+    let failures = 0;
+    await this.#polled(deviceId, (said) => {
+      if (!hasFailed(said)) return isReached(said);
+      // Until the client has begun, it may tell the result of an earlier update.
+      if (failures++ === 0) return false;
+      const { result } = said;
+      throw new FumoRefusal(results[result] ?? FumoResult.Failed, `Update Result ${result}`);
+    });
+  }
+
+  /**
+   * Polls a client until `isEnough` holds, and returns what it has said. A poll without an answer is repeated, and a client that
+   * has deregistered is waited for, because the client may be rebooting.
+   * @throws {PosternError} `timeout` after `polling.deadline`; what `isEnough` throws
+   */
+  async #polled(deviceId: string, isEnough: (said: Said) => boolean): Promise<Said> {
     const { clientOf, clock, signal } = this.#parts;
     const begun = clock.now();
-    let failures = 0;
     for (let delay: number = polling.first; ; delay = Math.min(polling.cap, delay * 2)) {
       await pause(clock, delay, signal);
-      try {
-        const client = clientOf(deviceId);
-        const said = client && (await this.#poll(client));
-        // Until the client has begun, it may tell the result of an earlier update.
-        if (said && hasFailed(said)) {
-          if (failures++ > 0) return results[said.result] ?? FumoResult.Failed;
-        } else if (said && isReached(said)) return FumoResult.Ok;
-      } catch (thrown) {
-        signal.throwIfAborted();
-        throwUnlessPassing(thrown);
-      }
+      const client = clientOf(deviceId);
+      const said =
+        client &&
+        (await this.#poll(client).catch((thrown) => {
+          signal.throwIfAborted();
+          throwUnlessPassing(thrown);
+          return undefined;
+        }));
+      if (said && isEnough(said)) return said;
       if (clock.now() - begun > polling.deadline)
         throw new PosternError('timeout', `${deviceId} did not end its update`);
     }
@@ -280,7 +375,7 @@ export class AdaptedFirmware {
   }
 
   #setting({ deviceId }: Registration, leaf: string): string {
-    return this.#set.get(`${deviceId} ${leaf}`) ?? '';
+    return this.#parts.updates.setting(deviceId, leaf);
   }
 
   /** @throws {PosternError} `notFound` when the client is no longer registered */
@@ -296,4 +391,7 @@ function throwUnlessPassing(thrown: unknown): void {
   if (!passing.has(asPosternError(thrown).code)) throw thrown;
 }
 
-const isOperation = (name: string): name is Operation => (operations as readonly string[]).includes(name);
+const isDownloaded = ({ state }: Said): boolean => state === FirmwareState.Downloaded;
+
+const isOperation = (name: string): name is UpdateOperation =>
+  (updateOperations as readonly string[]).includes(name);

@@ -38,6 +38,8 @@ import { StoredTogether } from './stored-together.ts';
 export class Campaign<O extends CampaignOrder> implements AsyncDisposable, CampaignRunner<O> {
   readonly #parts: CampaignParts<O>;
   readonly #running = new Map<string, Running<O>>();
+  /** Names of campaigns that could not be continued yet, because the disk takes nothing. */
+  readonly #unresumed = new Set<string>();
   readonly #stop = new AbortController();
   readonly #outcomes: StoredTogether;
   readonly #beginning: FewPerTurn;
@@ -52,8 +54,19 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
 
   /** Continues the campaigns that were running when the gateway stopped. */
   resume(): void {
-    for (const run of this.#parts.campaigns.runs())
-      if (run.state === CampaignState.Running) void this.#store(() => this.#resume(run));
+    for (const run of this.#parts.campaigns.runs()) {
+      if (run.state !== CampaignState.Running) continue;
+      this.#unresumed.add(run.name);
+      void this.#store(() => {
+        this.#resume(run);
+        this.#unresumed.delete(run.name);
+      });
+    }
+  }
+
+  /** Devices that have accepted an order and have not reported, once for each campaign that waits for them. */
+  get awaited(): readonly string[] {
+    return [...this.#running.values()].flatMap(({ accepted }) => [...accepted.keys()]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -143,18 +156,23 @@ export class Campaign<O extends CampaignOrder> implements AsyncDisposable, Campa
   }
 
   /**
-   * Takes the final status of a device that had accepted an order. Returns false when no running campaign waits for it.
+   * Takes the final status of a device that had accepted an order. Returns false when no running campaign waits for it. Joins the
+   * transaction under way.
    * @param correlator name of the campaign; undefined fits any
+   * @throws {PosternError} `storage`; `unavailable` when a campaign may wait for it that could not be continued yet
    */
   reported(device: string, correlator: string | undefined, status: number): boolean {
     for (const [name, running] of this.#running) {
       const accepted = running.accepted.get(device);
       if (!accepted || (correlator !== undefined && correlator !== name)) continue;
       this.#settle(name, device, { ...accepted, status });
-      running.accepted.delete(device);
-      this.#pump(running);
+      this.#parts.campaigns.afterCommit(() => {
+        running.accepted.delete(device);
+        this.#pump(running);
+      });
       return true;
     }
+    if (this.#unresumed.size > 0) throw new PosternError('unavailable', 'a campaign is not continued yet');
     return false;
   }
 

@@ -112,6 +112,11 @@ export class Campaigns {
     transaction(this.#database, work);
   }
 
+  /** As `Database.afterCommit`. */
+  afterCommit(follow: () => void): void {
+    this.#database.afterCommit(follow);
+  }
+
   /** All devices of a campaign, sorted by device ID. */
   targets(name: string): CampaignTarget[] {
     const where = 'WHERE kind = ? AND name = ? ORDER BY device';

@@ -90,5 +90,10 @@ export const gatewaySchema: Schema = {
        number INTEGER PRIMARY KEY AUTOINCREMENT, server TEXT NOT NULL, counted INTEGER NOT NULL, dropped INTEGER NOT NULL,
        body BLOB NOT NULL
      ) STRICT;`,
+    `CREATE TABLE client_update (device_id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+     CREATE TABLE client_setting (
+       number INTEGER PRIMARY KEY AUTOINCREMENT, device_id TEXT NOT NULL, leaf TEXT NOT NULL, value TEXT NOT NULL,
+       UNIQUE (device_id, leaf)
+     ) STRICT;`,
   ],
 };

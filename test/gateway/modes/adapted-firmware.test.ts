@@ -1,164 +1,10 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
-import { type TestContext, test } from 'node:test';
-import { systemEntropy } from '../../../src/base/entropy.ts';
-import { PosternError } from '../../../src/base/errors.ts';
-import { AdaptedFirmware } from '../../../src/gateway/modes/adapted-firmware.ts';
-import { LwM2mCalls } from '../../../src/gateway/southbound/lwm2m-calls.ts';
-import type { Registration } from '../../../src/gateway/store/registrations.ts';
-import { Blockwise } from '../../../src/wire/coap/blockwise.ts';
-import { call } from '../../../src/wire/coap/blockwise-client.ts';
+import { test } from 'node:test';
 import { Code } from '../../../src/wire/coap/codes.ts';
-import { ContentFormat } from '../../../src/wire/coap/content-formats.ts';
-import { type CoapRequest, refusal, reply } from '../../../src/wire/coap/message.ts';
-import { decodeContent, encodeContent } from '../../../src/wire/lwm2m/content.ts';
-import { EventRecorder } from '../../event-recorder.ts';
-import { HandClock } from '../../hand-clock.ts';
-import { CoapPeer } from '../../peers/coap-peer.ts';
+import { type CoapRequest, refusal } from '../../../src/wire/coap/message.ts';
+import { behave, firmwareRig, httpUrl, url } from './firmware-rig.ts';
 
 const limit = { timeout: 30_000 };
-const deviceId = 'urn:dev:fw:1';
-const url = 'coap://192.0.2.1/img/fw?v=1&t=1';
-const httpUrl = 'http://192.0.2.1:8080/img/fw?v=1&t=1';
-
-/** A client with the object Firmware Update, on a socket of its own. The test says what each request does to it. */
-class Client {
-  state = 0;
-  result = 0;
-  delivery = 0;
-  protocols: number[] = [];
-  /** Requests but the polls. */
-  readonly asked: string[] = [];
-  polls = 0;
-  pushed: Uint8Array | undefined;
-  uri = (_value: string): number => Code.Changed;
-  update = (): number => Code.Changed;
-  /** Called before each poll is answered. */
-  polled = (_count: number): void => {};
-
-  readonly answer = (request: CoapRequest) => {
-    const path = request.path.join('/');
-    if (request.method === Code.GET) {
-      this.polled(++this.polls);
-      const entries = [
-        { path: [5, 0, 3], value: this.state },
-        { path: [5, 0, 5], value: this.result },
-        ...this.protocols.map((value, at) => ({ path: [5, 0, 8, at], value })),
-        { path: [5, 0, 9], value: this.delivery },
-      ];
-      const contentFormat = ContentFormat.LwM2mTlv;
-      return reply(Code.Content, { payload: encodeContent(contentFormat, entries, [5, 0]), contentFormat });
-    }
-    if (path === '5/0/2') {
-      this.asked.push('update');
-      return reply(this.update());
-    }
-    if (path === '5/0/1') {
-      const [entry] = decodeContent(request.contentFormat, request.payload, [5, 0, 1]);
-      this.asked.push(`uri ${entry?.value}`);
-      return reply(this.uri(String(entry?.value)));
-    }
-    if (path !== '5/0/0') return refusal(Code.NotFound, path);
-    this.pushed = Buffer.from(request.payload);
-    this.asked.push(`package ${request.payload.length}`);
-    this.state = request.payload.length === 1 ? 0 : 2;
-    this.result = 0;
-    return reply(Code.Changed);
-  };
-}
-
-async function rig(t: TestContext, image = randomBytes(5000)) {
-  const client = new Client();
-  const clock = new HandClock();
-  const events = new EventRecorder();
-  const blockwise = new Blockwise((request) => client.answer(request), clock);
-  const far = await CoapPeer.open(blockwise.handle);
-  const near = await CoapPeer.open();
-  t.after(async () => {
-    await far[Symbol.asyncDispose]();
-    await near[Symbol.asyncDispose]();
-  });
-  let registration: Registration | undefined = {
-    deviceId,
-    location: 'l',
-    address: '127.0.0.1',
-    port: far.socket.address().port,
-    version: '1.1',
-    lifetime: 60,
-    queueMode: false,
-    root: [],
-    paths: [[5, 0]],
-    formats: [],
-  };
-  const known = registration;
-  /** Loses the answer to a request. */
-  let isLost = (_path: string) => false;
-  const calls = new LwM2mCalls(async (address, port, request) => {
-    const answer = await call(near.endpoint, systemEntropy, address, port, request);
-    // The next poll comes when this answer has been taken.
-    setImmediate(() => clock.advance(30_000));
-    if (isLost(request.path.join('/'))) throw new PosternError('timeout', 'no answer');
-    return answer;
-  });
-  const stop = new AbortController();
-  t.after(() => stop.abort());
-  let done = Promise.withResolvers<number>();
-  const firmware = new AdaptedFirmware({
-    clientOf: () => {
-      // Nothing is asked of a client that is not there.
-      if (!registration) setImmediate(() => clock.advance(30_000));
-      return registration;
-    },
-    calls,
-    httpUriOf: () => httpUrl,
-    imageAt: (id, uri) =>
-      id === deviceId && uri === url
-        ? { size: image.length, hash: '', read: (from, length) => image.subarray(from, from + length) }
-        : undefined,
-    ended: (_deviceId, _correlator, result) => done.resolve(result),
-    clock,
-    events,
-    signal: stop.signal,
-  });
-  const order = async (operation = 'DownloadAndUpdate', from = url): Promise<number> => {
-    done = Promise.withResolvers();
-    if (operation !== 'Update') firmware.set(known, [operation, 'PkgURL'], from);
-    firmware.execute(known, [operation], undefined);
-    clock.advance(1);
-    const result = await done.promise;
-    await firmware.settled;
-    return result;
-  };
-  return {
-    client,
-    clock,
-    firmware,
-    order,
-    known,
-    image,
-    lose: (which: typeof isLost) => {
-      isLost = which;
-    },
-    leave: () => {
-      registration = undefined;
-    },
-    comeBack: () => {
-      registration = known;
-    },
-  };
-}
-
-/** What a client does that downloads and installs. */
-function behave(client: Client, installed = 1, state = 0): void {
-  client.uri = (value) => {
-    Object.assign(client, { state: value === '' ? 0 : 2, result: 0 });
-    return Code.Changed;
-  };
-  client.update = () => {
-    Object.assign(client, { state, result: installed });
-    return Code.Changed;
-  };
-}
 
 for (const [result, fumo] of [
   [2, 501],
@@ -177,7 +23,7 @@ for (const [result, fumo] of [
       `an update that ends in State ${state} with Update Result ${result} has failed with ${fumo}`,
       limit,
       async (t) => {
-        const { client, order } = await rig(t);
+        const { client, order } = await firmwareRig(t);
         behave(client, result, state);
         assert.equal(await order(), fumo);
         // The next order is not blocked, and does not take this result for its own.
@@ -188,7 +34,7 @@ for (const [result, fumo] of [
     );
 
 test('an update that the client defers has not failed', limit, async (t) => {
-  const { client, order } = await rig(t);
+  const { client, order } = await firmwareRig(t);
   behave(client, 11, 2);
   client.polled = (count) => {
     if (count === 8) Object.assign(client, { state: 0, result: 1 });
@@ -198,7 +44,7 @@ test('an update that the client defers has not failed', limit, async (t) => {
 });
 
 test('a client that cannot be reset may tell its earlier result once', limit, async (t) => {
-  const { client, order } = await rig(t);
+  const { client, order } = await firmwareRig(t);
   behave(client);
   const { uri } = client;
   client.result = 8;
@@ -218,7 +64,7 @@ test(
   'a client that deregisters before it reboots is waited for; one that does not come back has failed after an hour',
   limit,
   async (t) => {
-    const { client, order, leave, comeBack, clock } = await rig(t);
+    const { client, order, leave, comeBack, clock } = await firmwareRig(t);
     behave(client);
     const { update } = client;
     client.update = () => {
@@ -241,7 +87,7 @@ test(
   'the answer to Execute may be lost, and so may polls; a URI without an answer has failed',
   limit,
   async (t) => {
-    const { client, order, lose } = await rig(t);
+    const { client, order, lose } = await firmwareRig(t);
     behave(client);
     let losses = 0;
     lose((path) => path === '5/0/2' || (path === '5/0' && client.polls > 1 && ++losses < 4));
@@ -258,7 +104,7 @@ test(
   'a client that only takes pushes gets the package by Write, and so does one that takes both and does not know the protocol',
   limit,
   async (t) => {
-    const { client, order, image } = await rig(t);
+    const { client, order, image } = await firmwareRig(t);
     behave(client);
     for (const [delivery, protocols] of [
       [1, []],
@@ -298,7 +144,7 @@ test(
   'a push whose answer is lost, or that the client refuses, has failed; only an image of this device is pushed',
   limit,
   async (t) => {
-    const { client, order, lose } = await rig(t);
+    const { client, order, lose } = await firmwareRig(t);
     client.delivery = 1;
     lose((path) => path === '5/0/0');
     assert.equal(await order('Download'), 503);
@@ -319,7 +165,7 @@ test(
 );
 
 test('a second order while one runs is refused', limit, async (t) => {
-  const { client, order, firmware, known } = await rig(t);
+  const { client, order, firmware, known } = await firmwareRig(t);
   behave(client);
   const first = order();
   assert.throws(() => firmware.execute(known, ['Update'], undefined), /under way/);
@@ -327,7 +173,7 @@ test('a second order while one runs is refused', limit, async (t) => {
 });
 
 test('State tells a failed update that left its package', limit, async (t) => {
-  const { client, firmware, known } = await rig(t);
+  const { client, firmware, known } = await firmwareRig(t);
   for (const [state, result, fumo] of [
     [2, 8, '70'],
     [2, 0, '40'],

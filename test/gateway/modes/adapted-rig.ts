@@ -8,6 +8,7 @@ import { Campaign } from '../../../src/gateway/modes/campaign.ts';
 import { fanOutTo, isRepeatable } from '../../../src/gateway/modes/fan-out.ts';
 import { LwM2mCalls } from '../../../src/gateway/southbound/lwm2m-calls.ts';
 import { Campaigns } from '../../../src/gateway/store/campaigns.ts';
+import { ClientUpdates } from '../../../src/gateway/store/client-updates.ts';
 import type { Registration } from '../../../src/gateway/store/registrations.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import { type FanoutOrder, operationsOf } from '../../../src/mo/fanout-order.ts';
@@ -20,7 +21,7 @@ import { HandClock } from '../../hand-clock.ts';
 import { turn } from '../../wire/coap/wire.ts';
 
 /** Answers a client's request; undefined for none: the client does not hear it. */
-export type ClientAnswer = (request: CoapRequest) => Reply | undefined;
+export type ClientAnswer = (request: CoapRequest) => Reply | Promise<never> | undefined;
 
 export const get = (uri: string) =>
   `<Get><CmdID>1</CmdID><Item><Target><LocURI>${uri}</LocURI></Target></Item></Get>`;
@@ -105,6 +106,7 @@ export async function adaptedRig(
       () => false,
     );
   };
+  const database = openDatabase(':memory:', gatewaySchema);
   const mode = new AdaptationMode({
     clientOf: (id) => (id === 'c' ? registration : undefined),
     lastHeard: () => lastHeard,
@@ -113,6 +115,7 @@ export async function adaptedRig(
     updated: () => {},
     httpUriOf: () => undefined,
     imageAt: () => undefined,
+    updates: new ClientUpdates(database),
     clock,
     events,
   });
@@ -120,7 +123,7 @@ export async function adaptedRig(
   let away = 0;
   const fanOut = new Campaign<FanoutOrder>({
     kind: 'fanout',
-    campaigns: new Campaigns(openDatabase(':memory:', gatewaySchema), 'fanout'),
+    campaigns: new Campaigns(database, 'fanout'),
     clock,
     events,
     order: () => {

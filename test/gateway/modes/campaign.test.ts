@@ -45,6 +45,8 @@ function rig(
   current: FanoutOrder = order([]),
   children: Readonly<Record<string, string>> = {},
   denied: ReadonlySet<string> = new Set(),
+  /** Called when the state of a fan-out is read. */
+  resumes = () => {},
 ) {
   const delegated: [string, readonly string[]][] = [];
   const clock = new HandClock();
@@ -59,9 +61,15 @@ function rig(
     calls.push({ device, options, resolve: answer, reject });
     return promise;
   };
+  const campaigns = new Campaigns(database, 'fanout');
+  const targets = campaigns.targets.bind(campaigns);
+  campaigns.targets = (name) => {
+    resumes();
+    return targets(name);
+  };
   const fanOut = new Campaign<FanoutOrder>({
     kind: 'fanout',
-    campaigns: new Campaigns(database, 'fanout'),
+    campaigns,
     clock,
     events,
     order: () => current,
@@ -337,6 +345,53 @@ describe('after a restart', () => {
     await turn();
     return after;
   };
+
+  test('a report in a transaction that is not stored changes nothing; it counts when it comes again', async () => {
+    const { database, fanOut, calls, results } = rig();
+    const command = operationsOf(exec);
+    start(fanOut, order(['a'], { command: exec, operations: command }), 'c-1');
+    await begun(calls, 1);
+    calls[0]?.resolve(202);
+    while (fanOut.awaited.length === 0) await turn();
+    const full = new PosternError('storage', 'full');
+    assert.throws(
+      () =>
+        database.transaction(() => {
+          fanOut.reported('a', 'f', 200);
+          throw full;
+        }),
+      full,
+    );
+    await turn();
+    assert.deepEqual([results, fanOut.awaited, fanOut.outcome('f', 'a')], [[], ['a'], undefined]);
+    assert.equal(fanOut.reported('a', 'f', 200), true);
+    while (results.length === 0) await turn();
+    assert.match(results[0]?.[1] ?? '', /Done="1"/);
+  });
+
+  test('a report that comes before its fan-out could be continued is refused, and not lost', async () => {
+    const first = rig();
+    const ordered = order(['a'], { command: exec, operations: operationsOf(exec) });
+    start(first.fanOut, ordered, 'c-1');
+    await begun(first.calls, 1);
+    first.calls[0]?.resolve(202);
+    while (first.fanOut.awaited.length === 0) await turn();
+    await first.fanOut[Symbol.asyncDispose]();
+    let isReadable = false;
+    const { fanOut, clock, results } = rig(first.database, ordered, {}, new Set(), () => {
+      if (!isReadable) throw new PosternError('storage', 'full');
+    });
+    fanOut.resume();
+    assert.throws(() => fanOut.reported('a', 'f', 200), { code: 'unavailable' });
+    isReadable = true;
+    while (fanOut.awaited.length === 0) {
+      clock.advance(1000);
+      await turn();
+    }
+    assert.equal(fanOut.reported('a', 'f', 200), true);
+    while (results.length === 0) await turn();
+    assert.equal(fanOut.reported('a', 'f', 200), false, 'nobody waits for it any more');
+  });
 
   // conforms: GW-13
   test('after a restart, pending devices continue, and started ones are retried if the command is repeatable', async () => {

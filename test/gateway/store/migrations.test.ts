@@ -79,6 +79,8 @@ test('a new state has only the tables of a gateway, in the form of 0.1.0', (t) =
     'acl',
     'campaign',
     'campaign_target',
+    'client_setting',
+    'client_update',
     'credential',
     'device',
     'device_key',
