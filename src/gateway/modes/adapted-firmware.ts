@@ -37,7 +37,7 @@ const leaves = ['PkgVersion', 'State'] as const;
 /** Maximum number of remembered settings, and of operations at the same time. */
 const limits = { remembered: 16_384, running: 1024 } as const;
 /**
- * Milliseconds between two polls of a client, doubling from `first` to `cap`, and for a whole download or installation.
+ * Milliseconds between two polls of a client, doubling from `first` to `cap`, and for a reset, a download or an installation.
  * The latter is long because a radio link may be slow.
  */
 const polling = { first: 500, cap: 30_000, deadline: 3_600_000 } as const;
@@ -74,6 +74,7 @@ interface Said {
 
 /** Errors of a client that is silent, or is not back from its reboot. */
 const passing: ReadonlySet<string> = new Set(['timeout', 'unavailable', 'full']);
+const isPassing = (thrown: unknown): boolean => passing.has(asPosternError(thrown).code);
 
 /** An update that failed leaves the package, or does not. A client that defers it has not failed. */
 const hasFailed = ({ state, result }: Said): boolean =>
@@ -87,6 +88,17 @@ const states: Readonly<Record<number, number>> = {
   [FirmwareState.Downloaded]: FumoState.Downloaded,
   [FirmwareState.Updating]: FumoState.Updating,
 };
+
+/** Sends one request to a client. */
+type Send = (client: Registration) => Promise<void>;
+
+/** A change of the state of a client's update. */
+interface Change {
+  readonly send: Send;
+  /** Whether the request has not come to the client. */
+  readonly isUntouched: (said: Said) => boolean;
+  readonly isReached: (said: Said) => boolean;
+}
 
 const at = (resource: number): Path => [ObjectId.Firmware, 0, resource];
 
@@ -169,23 +181,14 @@ export class AdaptedFirmware {
     url: string | undefined,
     correlator: string | undefined,
   ): Promise<void> {
-    const { calls, ended, events, clock, signal } = this.#parts;
+    const { ended, events, clock, signal } = this.#parts;
     let result: number;
     try {
       result = FumoResult.Ok;
       // The Exec must be answered before the result is reported.
       await pause(clock, 0, signal);
-      if (url !== undefined) {
-        await this.#deliver(deviceId, url);
-        result = await this.#until(deviceId, ({ state }) => state === FirmwareState.Downloaded);
-      }
-      if (result === FumoResult.Ok && operation !== 'Download') {
-        // A client that reboots at once does not answer.
-        await calls
-          .execute(this.#client(deviceId), at(FirmwareResource.Update), '', signal)
-          .catch(throwUnlessPassing);
-        result = await this.#until(deviceId, (said) => said.result === FirmwareResult.Success);
-      }
+      if (url !== undefined) result = await this.#deliver(deviceId, url);
+      if (result === FumoResult.Ok && operation !== 'Download') result = await this.#install(deviceId);
     } catch (thrown) {
       if (signal.aborted) return;
       const { code, message } = asPosternError(thrown);
@@ -196,65 +199,127 @@ export class AdaptedFirmware {
     ended(deviceId, correlator, result);
   }
 
+  /** Gives a client the package at `url`, and waits until the client has it. Returns and throws as `#request`. */
+  async #deliver(deviceId: string, url: string): Promise<number> {
+    const give = await this.#patiently(deviceId, (client) => this.#prepare(client, url));
+    return await this.#request(deviceId, {
+      send: give,
+      isUntouched: ({ state, result }) => state === FirmwareState.Idle && result === FirmwareResult.None,
+      isReached: ({ state }) => state === FirmwareState.Downloaded,
+    });
+  }
+
+  /** Has a client install its package. Returns and throws as `#request`. */
+  async #install(deviceId: string): Promise<number> {
+    const { calls, signal } = this.#parts;
+    return await this.#request(deviceId, {
+      // A client that reboots at once does not answer.
+      send: (client) => calls.execute(client, at(FirmwareResource.Update), '', signal),
+      isUntouched: ({ state, result }) =>
+        state === FirmwareState.Downloaded && result === FirmwareResult.None,
+      isReached: ({ result }) => result === FirmwareResult.Success,
+    });
+  }
+
   /**
-   * Resets the client's update, which forgets an earlier result and package. Then gives it the URI of the package, that by HTTP
-   * where the client knows no other; or writes the package itself, to a client that takes packages by Write alone or knows no
-   * protocol by which the gateway has the package.
+   * Resets the client's update, which forgets an earlier result and package. Returns what then gives the package: a Write of its
+   * URI, that by HTTP where the client knows no other; or a Write of the package itself, to a client that takes packages by Write
+   * alone or knows no protocol by which the gateway has the package.
    * @throws {PosternError} as `LwM2mCalls.write`
    */
-  async #deliver(deviceId: string, url: string): Promise<void> {
+  async #prepare(asked: Registration, url: string): Promise<Send> {
     const { calls, imageAt, httpUriOf, signal } = this.#parts;
-    const client = this.#client(deviceId);
-    const { state, result, delivery, protocols } = await this.#poll(client);
-    const image = imageAt(deviceId, url);
+    const { state, result, delivery, protocols } = await this.#poll(asked);
+    const image = imageAt(asked.deviceId, url);
     const isKnown = (uri: string) =>
       protocols.length === 0 || protocols.includes(protocolOf[uri.split(':', 1)[0]!] ?? -1);
     const offers = image ? [url, httpUriOf(url) ?? url] : [url];
     const offered = image ? offers.find(isKnown) : url;
     const isPush =
       image && (delivery === delivers.push || (delivery === delivers.both && offered === undefined));
-    const give = async (value: string) => {
+    const give = async (client: Registration, value: string) => {
       const path = at(FirmwareResource.PackageUri);
       await calls.write(client, path, [{ path, value }], { signal });
     };
-    const push = (body: CallBody) => calls.push(client, at(FirmwareResource.Package), body, signal);
+    const push = (client: Registration, body: CallBody) =>
+      calls.push(client, at(FirmwareResource.Package), body, signal);
+    let isReset = true;
     if (state !== FirmwareState.Idle || result !== FirmwareResult.None) {
       // Not every client has this. Its earlier result is then told by the first poll alone.
-      await (isPush ? push(Buffer.alloc(1)) : give('')).catch((thrown) => {
-        if (passing.has(asPosternError(thrown).code)) throw thrown;
+      await (isPush ? push(asked, Buffer.alloc(1)) : give(asked, '')).catch((thrown) => {
+        if (isPassing(thrown)) throw thrown;
+        isReset = false;
       });
     }
-    if (!isPush) return await give(offered ?? url);
-    await push({
-      length: image.size,
-      subarray: (from, to) => image.read(from, Math.min(to, image.size) - from),
+    const body: CallBody | undefined = isPush
+      ? { length: image.size, subarray: (from, to) => image.read(from, Math.min(to, image.size) - from) }
+      : undefined;
+    return async (client) => {
+      try {
+        await (body ? push(client, body) : give(client, offered ?? url));
+      } catch (thrown) {
+        if (isReset) throw thrown;
+        // Its state does not tell whether it has this package or an earlier one, which must not be installed.
+        throw new PosternError('conflict', 'the client keeps an earlier package', { cause: thrown });
+      }
+    };
+  }
+
+  /**
+   * Sends a request that changes the state of a client's update, and polls until the client has reached a state or has failed.
+   * Whether a request without an answer was heard is read from the state: it is sent again while the client is untouched by it.
+   * Returns a result code of FUMO.
+   * @throws {PosternError} `timeout` as `#patiently`; the refusal of the client
+   */
+  async #request(deviceId: string, { send, isUntouched, isReached }: Change): Promise<number> {
+    let isAnswered = false;
+    let refusal: unknown;
+    let sent = 0;
+    let failures = 0;
+    const trySend = async (client: Registration): Promise<undefined> => {
+      try {
+        sent++;
+        await send(client);
+        isAnswered = true;
+      } catch (thrown) {
+        if (isPassing(thrown)) return;
+        // One that is repeated may be refused because the client has heard it before. The next poll tells.
+        if (sent === 1) throw thrown;
+        refusal = thrown;
+      }
+    };
+    return await this.#patiently(deviceId, async (client) => {
+      if (sent === 0) return await trySend(client);
+      const said = await this.#poll(client);
+      // Until the client has begun, it may tell the result of an earlier update.
+      if (hasFailed(said)) return failures++ > 0 ? (results[said.result] ?? FumoResult.Failed) : undefined;
+      if (isReached(said)) return FumoResult.Ok;
+      if (isAnswered || !isUntouched(said)) return undefined;
+      if (refusal !== undefined) throw refusal;
+      return await trySend(client);
     });
   }
 
   /**
-   * Polls a client until `isReached` holds or the update has failed. A poll without an answer is repeated, and a client that has
-   * deregistered is waited for, because the client may be rebooting. Returns a result code of FUMO.
-   * @throws {PosternError} `timeout` after `polling.deadline`
+   * Does something with a client again and again until it has a value. It is repeated when the client does not answer, and a client
+   * that has deregistered is waited for, because the client may be rebooting.
+   * @throws {PosternError} `timeout` after `polling.deadline`; what `work` throws
    */
-  async #until(deviceId: string, isReached: (said: Said) => boolean): Promise<number> {
+  async #patiently<T>(deviceId: string, work: (client: Registration) => Promise<T | undefined>): Promise<T> {
     const { clientOf, clock, signal } = this.#parts;
     const begun = clock.now();
-    let failures = 0;
     for (let delay: number = polling.first; ; delay = Math.min(polling.cap, delay * 2)) {
-      await pause(clock, delay, signal);
       try {
         const client = clientOf(deviceId);
-        const said = client && (await this.#poll(client));
-        // Until the client has begun, it may tell the result of an earlier update.
-        if (said && hasFailed(said)) {
-          if (failures++ > 0) return results[said.result] ?? FumoResult.Failed;
-        } else if (said && isReached(said)) return FumoResult.Ok;
+        const done = client && (await work(client));
+        if (done !== undefined) return done;
       } catch (thrown) {
         signal.throwIfAborted();
-        throwUnlessPassing(thrown);
+        if (!isPassing(thrown)) throw thrown;
       }
       if (clock.now() - begun > polling.deadline)
         throw new PosternError('timeout', `${deviceId} did not end its update`);
+      await pause(clock, delay, signal);
     }
   }
 
@@ -282,18 +347,6 @@ export class AdaptedFirmware {
   #setting({ deviceId }: Registration, leaf: string): string {
     return this.#set.get(`${deviceId} ${leaf}`) ?? '';
   }
-
-  /** @throws {PosternError} `notFound` when the client is no longer registered */
-  #client(deviceId: string): Registration {
-    const client = this.#parts.clientOf(deviceId);
-    if (!client) throw new PosternError('notFound', `${deviceId} is not registered any more`);
-    return client;
-  }
-}
-
-/** @throws {PosternError} `thrown` itself, when a later poll does not change it */
-function throwUnlessPassing(thrown: unknown): void {
-  if (!passing.has(asPosternError(thrown).code)) throw thrown;
 }
 
 const isOperation = (name: string): name is Operation => (operations as readonly string[]).includes(name);
