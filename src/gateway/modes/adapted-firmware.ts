@@ -43,7 +43,7 @@ const leaves = ['PkgVersion', 'State'] as const;
 /** Maximum number of operations at the same time. */
 const runningLimit = 1024;
 /**
- * Milliseconds between two polls of a client, doubling from `first` to `cap`, and for a whole download or installation.
+ * Milliseconds between two polls of a client, doubling from `first` to `cap`, and for a reset, a download or an installation.
  * The latter is long because a radio link may be slow. A restart of the gateway begins it anew.
  */
 const polling = { first: 500, cap: 30_000, deadline: 3_600_000 } as const;
@@ -80,6 +80,8 @@ interface Said {
 
 /** Errors of a client that is silent, or is not back from its reboot. */
 const passing: ReadonlySet<string> = new Set(['timeout', 'unavailable', 'full']);
+const isPassing = (thrown: unknown): boolean =>
+  !(thrown instanceof FumoRefusal) && passing.has(asPosternError(thrown).code);
 
 /** An update that failed leaves the package, or does not. A client that defers it has not failed. */
 const hasFailed = ({ state, result }: Said): boolean =>
@@ -93,6 +95,18 @@ const states: Readonly<Record<number, number>> = {
   [FirmwareState.Downloaded]: FumoState.Downloaded,
   [FirmwareState.Updating]: FumoState.Updating,
 };
+
+/** Sends one request to a client. */
+type Send = (client: Registration) => Promise<void>;
+
+/** A change of the state of a client's update. */
+interface Change {
+  /** The request that makes it. Undefined when an earlier start of the gateway had its answer. */
+  readonly send?: Send;
+  /** Whether the request has not come to the client. */
+  readonly isUntouched: (said: Said) => boolean;
+  readonly isReached: (said: Said) => boolean;
+}
 
 const at = (resource: number): Path => [ObjectId.Firmware, 0, resource];
 
@@ -231,40 +245,26 @@ export class AdaptedFirmware {
    * @throws {PosternError} when the client refuses a request or does not end its update
    */
   async #drive(update: ClientUpdate, isResumed: boolean): Promise<void> {
-    const { calls, signal } = this.#parts;
     const { deviceId, operation, url } = update;
     let { stage } = update;
     let isInstalling = false;
     if (isResumed) {
-      const said = await this.#polled(deviceId, () => true);
+      const said = await this.#patiently(deviceId, (client) => this.#poll(client));
       const isBlank = said.state === FirmwareState.Idle && said.result === FirmwareResult.None;
       if (isBlank && stage === 'downloaded')
         throw new FumoRefusal(FumoResult.Failed, `${deviceId} tells nothing of its update any more`);
       // It has lost what it was given. It gets that again.
       if (isBlank) stage = 'ordered';
       // Nothing else follows an Execute than another state, or a result.
-      isInstalling =
-        stage === 'downloaded' &&
-        !(said.state === FirmwareState.Downloaded && said.result === FirmwareResult.None);
+      isInstalling = stage === 'downloaded' && !isUninstalled(said);
     }
-    if (url !== undefined && stage !== 'downloaded') {
-      if (stage === 'ordered') {
-        await this.#deliver(deviceId, url);
-        await this.#reach(update, 'given');
-      }
-      await this.#until(deviceId, isDownloaded);
-    }
+    if (url !== undefined && stage !== 'downloaded') await this.#deliver(update, url, stage === 'given');
     if (operation === 'Download') return;
-    if (!isInstalling) {
-      // What the client says from now on is of this operation. A client without a package refuses to install.
-      if (url !== undefined || isDownloaded(await this.#poll(this.#client(deviceId))))
-        await this.#reach(update, 'downloaded');
-      // A client that reboots at once does not answer.
-      await calls
-        .execute(this.#client(deviceId), at(FirmwareResource.Update), '', signal)
-        .catch(throwUnlessPassing);
-    }
-    await this.#until(deviceId, ({ result }) => result === FirmwareResult.Success);
+    // What the client says from now on is of this operation. A client without a package refuses to install.
+    const isThere =
+      url !== undefined || isDownloaded(await this.#patiently(deviceId, (client) => this.#poll(client)));
+    if (!isInstalling && isThere) await this.#reach(update, 'downloaded');
+    await this.#install(deviceId, isInstalling);
   }
 
   /** Resolves when the stage is durable. The client is not asked for anything further before. */
@@ -278,78 +278,138 @@ export class AdaptedFirmware {
     signal.throwIfAborted();
   }
 
+  /** Gives a client the package at `url` unless it is given, and waits until the client has it. Throws as `#request`. */
+  async #deliver(update: ClientUpdate, url: string, isGiven: boolean): Promise<void> {
+    const { deviceId } = update;
+    const change = {
+      isUntouched: ({ state, result }: Said) =>
+        state === FirmwareState.Idle && result === FirmwareResult.None,
+      isReached: isDownloaded,
+    };
+    if (isGiven) return await this.#request(deviceId, change);
+    const give = await this.#patiently(deviceId, (client) => this.#prepare(client, url));
+    const send = async (client: Registration) => {
+      await give(client);
+      await this.#reach(update, 'given');
+    };
+    await this.#request(deviceId, { ...change, send });
+  }
+
+  /** Has a client install its package, unless it does already. Throws as `#request`. */
+  async #install(deviceId: string, isInstalling: boolean): Promise<void> {
+    const { calls, signal } = this.#parts;
+    // A client that reboots at once does not answer.
+    const send: Send = (client) => calls.execute(client, at(FirmwareResource.Update), '', signal);
+    await this.#request(deviceId, {
+      ...(!isInstalling && { send }),
+      isUntouched: isUninstalled,
+      isReached: ({ result }) => result === FirmwareResult.Success,
+    });
+  }
+
   /**
-   * Resets the client's update, which forgets an earlier result and package. Then gives it the URI of the package, that by HTTP
-   * where the client knows no other; or writes the package itself, to a client that takes packages by Write alone or knows no
-   * protocol by which the gateway has the package.
+   * Resets the client's update, which forgets an earlier result and package. Returns what then gives the package: a Write of its
+   * URI, that by HTTP where the client knows no other; or a Write of the package itself, to a client that takes packages by Write
+   * alone or knows no protocol by which the gateway has the package.
    * @throws {PosternError} as `LwM2mCalls.write`
    */
-  async #deliver(deviceId: string, url: string): Promise<void> {
+  async #prepare(asked: Registration, url: string): Promise<Send> {
     const { calls, imageAt, httpUriOf, signal } = this.#parts;
-    const client = this.#client(deviceId);
-    const { state, result, delivery, protocols } = await this.#poll(client);
-    const image = imageAt(deviceId, url);
+    const { state, result, delivery, protocols } = await this.#poll(asked);
+    const image = imageAt(asked.deviceId, url);
     const isKnown = (uri: string) =>
       protocols.length === 0 || protocols.includes(protocolOf[uri.split(':', 1)[0]!] ?? -1);
     const offers = image ? [url, httpUriOf(url) ?? url] : [url];
     const offered = image ? offers.find(isKnown) : url;
     const isPush =
       image && (delivery === delivers.push || (delivery === delivers.both && offered === undefined));
-    const give = async (value: string) => {
+    const give = async (client: Registration, value: string) => {
       const path = at(FirmwareResource.PackageUri);
       await calls.write(client, path, [{ path, value }], { signal });
     };
-    const push = (body: CallBody) => calls.push(client, at(FirmwareResource.Package), body, signal);
+    const push = (client: Registration, body: CallBody) =>
+      calls.push(client, at(FirmwareResource.Package), body, signal);
+    let isReset = true;
     if (state !== FirmwareState.Idle || result !== FirmwareResult.None) {
       // Not every client has this. Its earlier result is then told by the first poll alone.
-      await (isPush ? push(Buffer.alloc(1)) : give('')).catch((thrown) => {
-        if (passing.has(asPosternError(thrown).code)) throw thrown;
+      await (isPush ? push(asked, Buffer.alloc(1)) : give(asked, '')).catch((thrown) => {
+        if (isPassing(thrown)) throw thrown;
+        isReset = false;
       });
     }
-    if (!isPush) return await give(offered ?? url);
-    await push({
-      length: image.size,
-      subarray: (from, to) => image.read(from, Math.min(to, image.size) - from),
-    });
+    const body: CallBody | undefined = isPush
+      ? { length: image.size, subarray: (from, to) => image.read(from, Math.min(to, image.size) - from) }
+      : undefined;
+    return async (client) => {
+      try {
+        await (body ? push(client, body) : give(client, offered ?? url));
+      } catch (thrown) {
+        if (isReset) throw thrown;
+        // Its state does not tell whether it has this package or an earlier one, which must not be installed.
+        throw new PosternError('conflict', 'the client keeps an earlier package', { cause: thrown });
+      }
+    };
   }
 
   /**
-   * Polls a client until `isReached` holds.
+   * Sends a request that changes the state of a client's update, and polls until the client has reached a state.
+   * Whether a request without an answer was heard is read from the state: it is sent again while the client is untouched by it.
    * @throws {FumoRefusal} when the update has failed
-   * @throws {PosternError} as `#polled`
+   * @throws {PosternError} `timeout` as `#patiently`; the refusal of the client
    */
-  async #until(deviceId: string, isReached: (said: Said) => boolean): Promise<void> {
+  async #request(deviceId: string, { send, isUntouched, isReached }: Change): Promise<void> {
+    let isAnswered = !send;
+    let refusal: unknown;
+    let sent = 0;
     let failures = 0;
-    await this.#polled(deviceId, (said) => {
-      if (!hasFailed(said)) return isReached(said);
+    const trySend = async (client: Registration): Promise<undefined> => {
+      try {
+        sent++;
+        await send?.(client);
+        isAnswered = true;
+      } catch (thrown) {
+        if (isPassing(thrown)) return;
+        // One that is repeated may be refused because the client has heard it before. The next poll tells.
+        if (sent === 1) throw thrown;
+        refusal = thrown;
+      }
+    };
+    await this.#patiently(deviceId, async (client) => {
+      if (send && sent === 0) return await trySend(client);
+      const said = await this.#poll(client);
       // Until the client has begun, it may tell the result of an earlier update.
-      if (failures++ === 0) return false;
-      const { result } = said;
-      throw new FumoRefusal(results[result] ?? FumoResult.Failed, `Update Result ${result}`);
+      if (hasFailed(said)) {
+        if (failures++ === 0) return undefined;
+        const { result } = said;
+        throw new FumoRefusal(results[result] ?? FumoResult.Failed, `Update Result ${result}`);
+      }
+      if (isReached(said)) return said;
+      if (isAnswered || !isUntouched(said)) return undefined;
+      if (refusal !== undefined) throw refusal;
+      return await trySend(client);
     });
   }
 
   /**
-   * Polls a client until `isEnough` holds, and returns what it has said. A poll without an answer is repeated, and a client that
-   * has deregistered is waited for, because the client may be rebooting.
-   * @throws {PosternError} `timeout` after `polling.deadline`; what `isEnough` throws
+   * Does something with a client again and again until it has a value. It is repeated when the client does not answer, and a client
+   * that has deregistered is waited for, because the client may be rebooting.
+   * @throws {PosternError} `timeout` after `polling.deadline`; what `work` throws
    */
-  async #polled(deviceId: string, isEnough: (said: Said) => boolean): Promise<Said> {
+  async #patiently<T>(deviceId: string, work: (client: Registration) => Promise<T | undefined>): Promise<T> {
     const { clientOf, clock, signal } = this.#parts;
     const begun = clock.now();
     for (let delay: number = polling.first; ; delay = Math.min(polling.cap, delay * 2)) {
-      await pause(clock, delay, signal);
-      const client = clientOf(deviceId);
-      const said =
-        client &&
-        (await this.#poll(client).catch((thrown) => {
-          signal.throwIfAborted();
-          throwUnlessPassing(thrown);
-          return undefined;
-        }));
-      if (said && isEnough(said)) return said;
+      try {
+        const client = clientOf(deviceId);
+        const done = client && (await work(client));
+        if (done !== undefined) return done;
+      } catch (thrown) {
+        signal.throwIfAborted();
+        if (!isPassing(thrown)) throw thrown;
+      }
       if (clock.now() - begun > polling.deadline)
         throw new PosternError('timeout', `${deviceId} did not end its update`);
+      await pause(clock, delay, signal);
     }
   }
 
@@ -377,21 +437,12 @@ export class AdaptedFirmware {
   #setting({ deviceId }: Registration, leaf: string): string {
     return this.#parts.updates.setting(deviceId, leaf);
   }
-
-  /** @throws {PosternError} `notFound` when the client is no longer registered */
-  #client(deviceId: string): Registration {
-    const client = this.#parts.clientOf(deviceId);
-    if (!client) throw new PosternError('notFound', `${deviceId} is not registered any more`);
-    return client;
-  }
-}
-
-/** @throws {PosternError} `thrown` itself, when a later poll does not change it */
-function throwUnlessPassing(thrown: unknown): void {
-  if (!passing.has(asPosternError(thrown).code)) throw thrown;
 }
 
 const isDownloaded = ({ state }: Said): boolean => state === FirmwareState.Downloaded;
+/** Whether a client has a package, and has not heard that it should install it. */
+const isUninstalled = ({ state, result }: Said): boolean =>
+  state === FirmwareState.Downloaded && result === FirmwareResult.None;
 
 const isOperation = (name: string): name is UpdateOperation =>
   (updateOperations as readonly string[]).includes(name);

@@ -83,20 +83,84 @@ test(
   },
 );
 
+test('whatever answer is lost, the state of the client tells what it has heard', limit, async (t) => {
+  const { client, order, lose } = await firmwareRig(t);
+  behave(client);
+  let losses = 0;
+  lose((path) => path === '5/0/2' || (path === '5/0' && ++losses % 3 !== 0));
+  assert.equal(await order(), 200);
+  assert.ok(losses >= 4);
+  // The answer to the reset is lost, then the one to the URI.
+  client.asked.length = 0;
+  lose((path) => path === '5/0/1');
+  assert.equal(await order(), 200);
+  assert.deepEqual(client.asked, ['uri ', `uri ${url}`, 'update']);
+  client.asked.length = 0;
+  client.delivery = 1;
+  lose((path) => path === '5/0/0');
+  assert.equal(await order('Download'), 200);
+  assert.deepEqual(client.asked, ['package 1', 'package 5000']);
+});
+
+test('a request that the client has not heard is sent again', limit, async (t) => {
+  const { client, clock, order, drop } = await firmwareRig(t);
+  behave(client);
+  for (const delivery of [0, 1]) {
+    Object.assign(client, { delivery, state: 2, result: 8 });
+    client.asked.length = 0;
+    const drops = new Map<string, number>();
+    drop((path) => {
+      const times = (drops.get(path) ?? 0) + 1;
+      drops.set(path, times);
+      return times % 3 !== 0;
+    });
+    assert.equal(await order(), 200);
+    const given = delivery === 0 ? ['uri ', `uri ${url}`] : ['package 1', 'package 5000'];
+    assert.deepEqual(client.asked, [...given, 'update']);
+  }
+  // A client that hears nothing any more has failed after an hour.
+  drop((path) => path === '5/0/2');
+  const begun = clock.now();
+  assert.equal(await order(), 503);
+  assert.ok(clock.now() - begun >= 3_600_000);
+});
+
 test(
-  'the answer to Execute may be lost, and so may polls; a URI without an answer has failed',
+  'a refusal of a request that is sent again counts where the client is untouched by both',
   limit,
   async (t) => {
-    const { client, order, lose } = await firmwareRig(t);
+    const { client, order, drop } = await firmwareRig(t);
     behave(client);
-    let losses = 0;
-    lose((path) => path === '5/0/2' || (path === '5/0' && client.polls > 1 && ++losses < 4));
+    const dropFirst = () => {
+      let requests = 0;
+      drop((path) => path === '5/0/2' && ++requests === 1);
+    };
+    dropFirst();
+    // The first one was late, and comes just before the second one.
+    client.update = () => {
+      Object.assign(client, { state: 0, result: 1 });
+      return Code.MethodNotAllowed;
+    };
     assert.equal(await order(), 200);
-    assert.ok(losses >= 4);
-    lose((path) => path === '5/0/1');
-    assert.equal(await order(), 503);
-    lose(() => false);
-    assert.equal(await order(), 200);
+    dropFirst();
+    client.update = () => Code.MethodNotAllowed;
+    assert.equal(await order(), 410);
+  },
+);
+
+test(
+  'an earlier package that the client keeps is never installed in place of one without an answer',
+  limit,
+  async (t) => {
+    const { client, order, drop } = await firmwareRig(t);
+    behave(client);
+    const { uri } = client;
+    client.uri = (value) => (value === '' ? Code.BadRequest : uri(value));
+    client.state = 2;
+    let writes = 0;
+    drop((path) => path === '5/0/1' && ++writes === 2);
+    assert.equal(await order(), 410);
+    assert.deepEqual(client.asked, ['uri ']);
   },
 );
 
@@ -141,15 +205,11 @@ test(
 );
 
 test(
-  'a push whose answer is lost, or that the client refuses, has failed; only an image of this device is pushed',
+  'a push that the client refuses has failed; only an image of this device is pushed',
   limit,
   async (t) => {
-    const { client, order, lose } = await firmwareRig(t);
+    const { client, order } = await firmwareRig(t);
     client.delivery = 1;
-    lose((path) => path === '5/0/0');
-    assert.equal(await order('Download'), 503);
-    lose(() => false);
-    client.state = 0;
     const { answer } = client;
     Object.assign(client, {
       answer: (request: CoapRequest) =>

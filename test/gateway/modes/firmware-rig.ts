@@ -97,9 +97,14 @@ export async function firmwareRig(
     formats: [],
   };
   const known = registration;
-  /** Loses the answer to a request. */
+  /** Loses the answer to a request, or the request itself. */
   let isLost = (_path: string) => false;
+  let isUnheard = (_path: string) => false;
   const calls = new LwM2mCalls(async (address, port, request) => {
+    if (isUnheard(request.path.join('/'))) {
+      setImmediate(() => clock.advance(30_000));
+      throw new PosternError('timeout', 'no answer');
+    }
     const answer = await call(near.endpoint, systemEntropy, address, port, request);
     // The next poll comes when this answer has been taken.
     setImmediate(() => clock.advance(30_000));
@@ -183,6 +188,9 @@ export async function firmwareRig(
     image,
     lose: (which: typeof isLost) => {
       isLost = which;
+    },
+    drop: (which: typeof isUnheard) => {
+      isUnheard = which;
     },
     leave: () => {
       registration = undefined;

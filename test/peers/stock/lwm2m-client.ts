@@ -146,6 +146,11 @@ export class Lwm2mClient {
     await this.#work;
   }
 
+  /** State and Update Result of its object Firmware Update. */
+  get firmware(): { readonly state: number; readonly result: number } {
+    return { state: this.#state, result: this.#result };
+  }
+
   receive(port: number, datagram: Buffer): void {
     const { habits, clock } = this.#parts;
     const queues = habits.queue || habits.binding === 'UQ';
