@@ -346,6 +346,13 @@ export const requirements: readonly Requirement[] = [
       'A value that is not of its format is answered with 400. The other commands of the message count',
       'dm/session.ts wire/syncml/message.ts',
     ],
+    [
+      'REP-23',
+      '6',
+      'CS',
+      'The elements of a message are written in the order of the DTD',
+      'wire/syncml/message.ts',
+    ],
   ]),
   ...of('OMA DM Tree and Description 1.2.1', [
     [
