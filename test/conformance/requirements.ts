@@ -395,7 +395,7 @@ export const requirements: readonly Requirement[] = [
       '7.7.1',
       'C',
       'A server that is no longer known is removed from all ACLs',
-      'dm/tree-acls.ts dm/acl.ts',
+      'dm/tree-acls.ts dm/acl.ts mo/accounts-branch.ts',
     ],
     ['TND-7', '7.7.2', 'C', 'Property Format', 'dm/properties.ts'],
     [
