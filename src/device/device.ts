@@ -10,13 +10,13 @@ import { watchState } from '../base/watch-state.ts';
 import { type OutgoingAlert, type SessionOutcome, succeeded } from '../dm/client-session.ts';
 import { Nodes } from '../dm/stored-nodes.ts';
 import type { ManagementTree } from '../dm/tree.ts';
+import { AccountsBranch } from '../mo/accounts-branch.ts';
 import { Accounts, accountsDescription, type DmAccount } from '../mo/dm-acc.ts';
 import { leavingAlert, locationUpdateAlert } from '../mo/gateway-alerts.ts';
 import { type Vocabulary, vocabularyOf } from '../mo/vocabulary.ts';
 import { parseCoapUri } from '../wire/coap/uri.ts';
 import { StoredSenders } from '../wire/secure/oscore/stored-senders.ts';
 import { decodeNotification, sessionIdText } from '../wire/syncml/notification.ts';
-import { AccountBranch } from './account-branch.ts';
 import { AccountKeeper } from './account-keeper.ts';
 import { Attachment } from './attachment.ts';
 import { Bootstraps } from './bootstraps.ts';
@@ -86,7 +86,7 @@ export class Device implements AsyncDisposable {
     this.#database = openDatabase(config.device.state, deviceSchema);
     watchState(this.#database, config.device.state, clock, events);
     const nodes = new Nodes(this.#database);
-    const branch = new AccountBranch('DMAcc', accountsDescription, nodes, { clock });
+    const branch = new AccountsBranch('DMAcc', accountsDescription, nodes, { clock });
     this.#accounts = new Accounts(branch);
     const { tree, firmware } = deviceTree({
       config,
@@ -101,7 +101,7 @@ export class Device implements AsyncDisposable {
       },
     });
     this.#tree = tree;
-    branch.forget = (serverId) => tree.forgetServer(serverId);
+    branch.listen({ lost: (serverId) => tree.forgetServer(serverId) });
     this.#firmware = firmware;
     this.#keeper = new AccountKeeper({
       config,

@@ -111,7 +111,7 @@ const asRead = (item: ItemOutcome): ItemOutcome =>
 
 /**
  * Executes all commands or none: after a failure the earlier changes are undone (representation protocol, section
- * 6.6.2).
+ * 6.6.3).
  */
 async function atomic(
   { tree, serverId, interact }: Execution,
@@ -151,7 +151,7 @@ async function atomic(
   return [ofAtomic(DmStatus.AtomicFailed), ...undone, ...rest];
 }
 
-/** Section 6.6.2: Atomic may contain no Get, since a Get cannot be undone, and no other Atomic. Nor may a Sequence in it. */
+/** Section 6.6.3: Atomic may contain no Get, since a Get cannot be undone, and no other Atomic. Nor may a Sequence in it. */
 const isForbiddenInAtomic = (command: Command): boolean =>
   command.name === 'Get' ||
   command.name === 'Atomic' ||

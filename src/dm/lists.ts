@@ -14,7 +14,8 @@ import { type NodePath, nodeUri, unescapeName } from './uri.ts';
 const nodeBound = 4096;
 
 /**
- * Properties that `+` adds to `?list=TNDS` and `-` leaves out. Type and Value are included by default, Format always.
+ * Properties that `+` adds to `?list=TNDS` and `-` leaves out. Type and Value are included by default. Format is always, because
+ * the DTD has no RTProperties without it.
  */
 const tndsProperties = ['ACL', 'Format', 'Title', 'Type', 'Value'];
 

@@ -1,4 +1,4 @@
-import { PosternError } from '../base/errors.ts';
+import { asPosternError, PosternError } from '../base/errors.ts';
 import type { AccessType } from '../wire/syncml/ddf.ts';
 import { decodeTnds, isTndsType, type TndsNode } from '../wire/syncml/tnds.ts';
 import { demandAcl, type Right, rights } from './acl.ts';
@@ -9,6 +9,13 @@ import { TreeAcls } from './tree-acls.ts';
 import type { NewNode, NodeView, TreeBranch } from './tree-branch.ts';
 import { type Durably, TreeTransaction } from './tree-transaction.ts';
 import { escapeName, type NodePath, nodeUri } from './uri.ts';
+
+/** Statuses of a Replace whose value the node cannot have. */
+const unfit: ReadonlySet<number> = new Set([
+  DmStatus.BadRequest,
+  DmStatus.RequestEntityTooLarge,
+  DmStatus.UnsupportedMediaType,
+]);
 
 /** Largest number of levels that one Copy copies. */
 const copyDepth = 16;
@@ -212,17 +219,24 @@ export class ManagementTree {
 
   /**
    * Copies a node, and all nodes below it that the server may read. A leaf onto a leaf replaces its value.
-   * @throws {DmError} 404, 405, 418 when an interior node is there at `from` or `to` and a node exists at `to`, 425
+   * @throws {DmError} 403 for what cannot be copied there, whatever the rights (DM representation protocol 1.2.1, section 6.6.4):
+   *   a node into itself, an interior node or onto one that is there, a value that the leaf cannot have; 404, 405, 425
    * @throws {PosternError} `tooLarge` for a subtree of too many levels
    */
   async copy(from: NodePath, to: NodePath, serverId: string): Promise<void> {
+    const forbidden = (why: string) => new DmError(DmStatus.Forbidden, `no Copy to ${nodeUri(to)}: ${why}`);
     if (to.length > from.length && from.every((name, at) => to[at] === name))
-      throw new DmError(DmStatus.CommandNotAllowed, `${nodeUri(to)} is within ${nodeUri(from)}`);
+      throw forbidden(`it is within ${nodeUri(from)}`);
     const target = this.view(to);
     const source = this.get(from, serverId);
-    if (target && target.format !== 'node' && source.format !== 'node')
+    if (!target) return await this.#copy(from, to, serverId, copyDepth);
+    if (target.format === 'node' || source.format === 'node') throw forbidden('not a leaf onto a leaf');
+    try {
       await this.replace(to, nodeOf(source), serverId);
-    else await this.#copy(from, to, serverId, copyDepth);
+    } catch (thrown) {
+      const { dmStatus, message } = asPosternError(thrown);
+      throw unfit.has(dmStatus) ? forbidden(message) : thrown;
+    }
   }
 
   /**

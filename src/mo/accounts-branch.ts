@@ -8,10 +8,13 @@ export interface AccountsListener {
   /** Called within the change that takes the account away. What the listener changes is kept or undone with it. */
   readonly lost: (serverId: string) => void;
   /** Called when the change is stored. */
-  readonly gone: (serverId: string) => void;
+  readonly gone?: (serverId: string) => void;
 }
 
-/** `./DMAcc`, with a listener for servers that lose their accounts: by Delete, or by another ServerID. */
+/**
+ * `./DMAcc`, with a listener for servers that lose their accounts: by Delete, or by another ServerID. Such a server loses its rights
+ * in the whole tree (OMA DM tree and description 1.2.1, section 7.7.1.4).
+ */
 export class AccountsBranch extends StoredBranch {
   readonly #lost = new Set<string>();
   #listener: AccountsListener | undefined;
@@ -32,7 +35,7 @@ export class AccountsBranch extends StoredBranch {
     const left = this.#servers();
     const gone = [...this.#lost].filter((server) => !left.has(server));
     this.#lost.clear();
-    for (const server of gone) this.#listener?.gone(server);
+    for (const server of gone) this.#listener?.gone?.(server);
   }
 
   #watch(change: () => void): void {

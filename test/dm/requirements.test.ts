@@ -210,7 +210,7 @@ describe('commands', () => {
     ]);
     assert.deepEqual(
       outcomes.map(({ status }) => status),
-      [405, 200, 200, 200, 200, 200, 200],
+      [403, 200, 200, 200, 200, 200, 200],
     );
     assert.equal(outcomes.at(-1)?.results[0]?.data, 'Floor');
     for (const none of ['copy/Note', 'within']) assert.equal(stored.nodes.has(`Site/Rooms/${none}`), false);

@@ -139,4 +139,54 @@ describe('properties and lists', () => {
       ['./Site/Rooms', './Site/Rooms/hall'],
     );
   });
+
+  const acl = '<ACL>Get=*&amp;Replace=dm.example</ACL>';
+  const format = '<Format><chr/></Format>';
+  const title = '<Title>Sign</Title>';
+  const type = '<Type><MIME>text/plain</MIME></Type>';
+  const value = '<Value>x</Value>';
+  // conforms: TND-17, TND-18
+  for (const [asked, properties, kept] of [
+    ['', format + type, value],
+    ['+ACL', acl + format + type, value],
+    ['-ACL', format + type, value],
+    // The DTD has no RTProperties without Format.
+    ['+Format', format + type, value],
+    ['-Format', format + type, value],
+    ['+Title', format + title + type, value],
+    ['-Title', format + type, value],
+    ['+Type', format + type, value],
+    ['-Type', format, value],
+    ['+Value', format + type, value],
+    ['-Value', format + type, ''],
+    ['+ACL+Title-Type-Value', acl + format + title, ''],
+    ['+Title-Title', format + type, value],
+    ['-Value+Value+ACL', acl + format + type, value],
+  ] as const)
+    test(`list=TNDS${asked} has the properties that it asks for`, async () => {
+      const uri = './Site/Rooms/hall/Note';
+      const { outcomes } = await manage([
+        hall,
+        note,
+        replace(`${uri}?prop=Title`, 'Sign'),
+        replace(`${uri}?prop=ACL`, 'Get=*&Replace=dm.example'),
+        get(`${uri}?list=TNDS${asked}`),
+      ]);
+      const found = outcomes[4]?.results[0];
+      assert.equal(found?.type, 'application/vnd.syncml.dmtnds+xml');
+      assert.equal(
+        found?.data,
+        `<MgmtTree xmlns="syncml:dmddf1.2"><VerDTD>1.2</VerDTD><Node><NodeName>Note</NodeName><Path>./Site/Rooms/hall</Path><RTProperties>${properties}</RTProperties>${kept}</Node></MgmtTree>`,
+      );
+    });
+
+  // conforms: TND-14
+  test('list=TNDS with a property that a TNDS object has not, or without a sign, gets 406', async () => {
+    const queries = ['+Size', '-Name', '+TStamp', '+acl', '+', '-', 'ACL', '+ACL+', '+ACL Title', '*'];
+    const found = await run(...queries.map((each) => get(`./Site?list=TNDS${each}`)));
+    assert.deepEqual(
+      found,
+      queries.map(() => [406]),
+    );
+  });
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { PosternError } from '../../src/base/errors.ts';
 import type { Operation } from '../../src/dm/server-session.ts';
 import { DmStatus } from '../../src/dm/status.ts';
 import type { TreeBranch } from '../../src/dm/tree-branch.ts';
@@ -16,22 +17,44 @@ const statuses = async (
 };
 
 describe('commands of a DM 1.2 server', () => {
-  test('a Copy of a leaf onto a leaf replaces its value; onto an interior node it gets 418', async () => {
+  // conforms: REP-5
+  test('a Copy of a leaf onto a leaf replaces its value; anything else onto a node that is there gets 403', async () => {
     const copy = (from: string, uri: string): Operation => ({ name: 'Copy', from, uri });
     const done = await statuses([
       { name: 'Replace', uri: './Site/Name', data: '17' },
       copy('./Site/Name', './Site/Count'),
-      copy('./Site/Rooms', './Site/Rooms'),
+      { name: 'Replace', uri: './Site/Name', data: 'south' },
+      // An interior node on one side or on both.
       copy('./Site/Name', './Site/Rooms'),
+      copy('./Site/Rooms', './Site/Name'),
+      copy('./Site/Rooms', './Site/Rooms'),
+      copy('./Site', './DevInfo'),
+      // Leaves whose values do not fit.
+      copy('./Site/Name', './Site/Count'),
+      copy('./Site/Blob', './Site/Count'),
+      // Into itself.
+      copy('./Site/Rooms', './Site/Rooms/R'),
+      copy('./Site/Name', './Site/Name'),
     ]);
-    assert.deepEqual(done.statuses.slice(0, 2), [200, 200]);
+    assert.deepEqual(done.statuses, [200, 200, 200, 403, 403, 403, 403, 403, 403, 403, 200]);
     assert.equal(done.stored.nodes.get('Site/Count')?.value, '17');
-    assert.ok(
-      done.statuses.slice(2).every((status) => status >= 400),
-      `${done.statuses}`,
-    );
+    assert.equal(done.stored.nodes.get('Site/Name')?.value, 'south');
+    assert.equal(done.stored.nodes.get('Site/Rooms')?.format, 'node');
   });
 
+  // conforms: REP-5
+  test('a Copy that the disk does not take gets 420, and one to nowhere or from nowhere 404 or 405', async () => {
+    const site = siteTree();
+    const copy = (from: string, to: string) => site.tree.copy(['Site', from], ['Site', to], 'dm.example');
+    await assert.rejects(copy('None', 'Name'), { dmStatus: 404 });
+    await assert.rejects(copy('Name', 'None'), { dmStatus: 405 });
+    site.stored.apply = () => {
+      throw new PosternError('storage', 'the disk is full');
+    };
+    await assert.rejects(copy('Serial', 'Name'), { dmStatus: 420 });
+  });
+
+  // conforms: REP-5
   test('a Copy onto a leaf without the right to replace it gets 425, and onto a read-only leaf 405', async () => {
     const site = siteTree();
     await assert.rejects(site.tree.copy(['Site', 'Name'], ['Site', 'Count'], 'other.example'), {

@@ -252,7 +252,7 @@ describe('subtrees', () => {
   });
 
   // conforms: REP-5
-  test('Copy includes the nodes below; it gets 418 if the target exists and 405 for a copy into itself', async () => {
+  test('Copy includes the nodes below; it gets 403 if the target exists, and for a copy into itself', async () => {
     const found = await run(
       hall,
       floor,
@@ -263,7 +263,7 @@ describe('subtrees', () => {
       { name: 'Copy', uri: './Site/Rooms/c', from: './Site/Nobody' },
       { name: 'Copy', uri: './Site/Rooms/c' },
     );
-    assert.deepEqual(found.slice(2), [[200], [200, '2'], [418], [405], [404], [400]]);
+    assert.deepEqual(found.slice(2), [[200], [200, '2'], [403], [403], [404], [400]]);
   });
 });
 

@@ -180,7 +180,7 @@ export type CommandName = keyof typeof commandFields;
 export type CommandOf<N extends CommandName> = { readonly name: N } & Infer<(typeof commandFields)[N]>;
 
 /**
- * A command that holds commands (SyncML representation protocol 1.2, sections 6.6.2 and 6.6.14). Those of a Sequence are
+ * A command that holds commands (SyncML representation protocol 1.2, sections 6.6.3 and 6.6.14). Those of a Sequence are
  * executed in order; of an Atomic, all are executed or none.
  */
 export interface Composite {
