@@ -213,8 +213,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     new Ownership({
       gatewayId,
       server: ownServer,
-      enrol: (order, told, stop) =>
-        enrolIfNeeded(configAtNext(config, order, marks.next), { ...machine, events: told }, stop),
+      enrol: (order, told, stop, asks) =>
+        enrolIfNeeded(configAtNext(config, order, marks.next), { ...machine, events: told }, stop, asks),
       marks,
       failed: (reason) => reports.fault('transfer', { kind: 'transfer', reason }),
       startAgain: surroundings.startAgain,

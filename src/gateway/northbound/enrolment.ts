@@ -18,6 +18,7 @@ import type { MqttSettings } from '../../wire/tunnel/mqtt-settings.ts';
 import { enrolmentTopics, isTopicLevel } from '../../wire/tunnel/topics.ts';
 import { type BoardIdentity, commonNameOf, keyId } from './board-identity.ts';
 import { certificateRequest } from './certificate-request.ts';
+import type { UplinkDescription } from './uplink.ts';
 
 export interface EnrolmentParts {
   readonly gatewayId: string;
@@ -36,6 +37,21 @@ export interface EnrolmentParts {
   readonly entropy: Entropy;
   readonly events: Events;
 }
+
+/** How a gateway that asks to be enrolled stands with the broker of the head-end. */
+export interface EnrolmentWay extends Pick<UplinkDescription, 'url' | 'reason' | 'retryInSeconds'> {
+  readonly connected: boolean;
+}
+
+/** The way in words, without what is said elsewhere: empty while the broker is reached and refuses nothing. */
+export const wayText = ({ connected, url, reason, retryInSeconds }: EnrolmentWay): string =>
+  [
+    connected ? undefined : `NOT CONNECTED to ${url}${reason === undefined ? '' : `: ${reason}`}`,
+    connected ? reason : undefined,
+    retryInSeconds === undefined ? undefined : `next attempt in ${retryInSeconds} s`,
+  ]
+    .filter((part) => part !== undefined)
+    .join('; ');
 
 /** Milliseconds between requests that get no answer. */
 const unanswered = { first: 10_000, cap: 300_000, jitter: 0.5 } as const;
@@ -100,6 +116,15 @@ export class Enrolment implements AsyncDisposable {
     } finally {
       stop.removeEventListener('abort', abort);
     }
+  }
+
+  get way(): EnrolmentWay {
+    const { connected, url, problems, retryInSeconds } = this.#link;
+    return {
+      ...{ connected, url },
+      ...(problems.length > 0 && { reason: problems.join('; ') }),
+      ...(retryInSeconds !== undefined && { retryInSeconds }),
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
