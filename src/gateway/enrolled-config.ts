@@ -162,6 +162,7 @@ export async function enrolIfNeeded(
   const { ca, protocol } = mqtt;
   const settings = {
     ...mqttSettings({ url, protocol, ca, cert, key, username, password } as never),
+    table: 'enrolment',
     // The key of a claim may be that of a transfer.
     readKey: identityFiles(config).read,
   };

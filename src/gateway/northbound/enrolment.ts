@@ -1,10 +1,9 @@
-import { X509Certificate } from 'node:crypto';
 import { background } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
-import { readPem } from '../../base/pem.ts';
+import { certificatesOf, named, readPem } from '../../base/pem.ts';
 import { backoff } from '../../base/retry.ts';
 import {
   decodeEnrolmentAnswer,
@@ -187,7 +186,10 @@ export class Enrolment implements AsyncDisposable {
  * @throws {PosternError} `configuration`
  */
 export function claimOf(file: string): string {
-  const name = commonNameOf(new X509Certificate(readPem(file, 'enrolment.cert')));
+  const key = 'enrolment.cert';
+  const pem = readPem(file, key);
+  const [certificate] = named({ key, file }, () => certificatesOf(pem));
+  const name = commonNameOf(certificate!);
   if (name !== undefined && isTopicLevel(name)) return name;
   throw new PosternError(
     'configuration',
