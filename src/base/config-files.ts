@@ -3,6 +3,7 @@ import type { Clock } from './clock.ts';
 import type { FileKind } from './config.ts';
 import { asPosternError, PosternError } from './errors.ts';
 import { readNamedFile } from './named-file.ts';
+import { certificatesOf, parsed, privateKeyOf } from './pem.ts';
 
 /** The parts of a valibot schema that lead to the files. */
 interface Schema {
@@ -86,32 +87,12 @@ function faultOf({ key, kind, path }: NamedFile, now: number, read: Read): strin
   }
 }
 
-const names = {
-  certificate: 'certificate',
-  'private-key': 'private key',
-  'public-key': 'public key',
-} as const;
-
 function checkContent(kind: FileKind, content: Buffer, now: number): void {
   if (kind === 'any') return;
-  if (kind === 'private-key' && content.includes('ENCRYPTED'))
-    throw new PosternError(
-      'configuration',
-      'it has a passphrase, which nobody could type at a start; take it away (openssl pkey -in OLD -out NEW)',
-    );
-  if (kind === 'private-key') return void parsed(names[kind], () => createPrivateKey(content));
-  if (kind === 'public-key') return void parsed(names[kind], () => createPublicKey(content));
-  const certificates = content
-    .toString()
-    .match(/-----BEGIN CERTIFICATE-----[^-]*(-----END CERTIFICATE-----|$)/g);
-  if (!certificates) throw new PosternError('configuration', 'there is no certificate in it');
-  for (const pem of certificates) {
+  if (kind === 'private-key') return void privateKeyOf(content);
+  if (kind === 'public-key') return void parsed('public key', () => createPublicKey(content));
+  for (const { subject = '', validFromDate, validToDate } of certificatesOf(content.toString())) {
     // A certificate whose names are all alternative ones has no subject.
-    const {
-      subject = '',
-      validFromDate,
-      validToDate,
-    } = parsed(names.certificate, () => new X509Certificate(pem));
     const name = subject.replaceAll('\n', ', ');
     if (validToDate.getTime() < now)
       throw new PosternError('configuration', `the certificate of ${name} expired on ${day(validToDate)}`);
@@ -120,14 +101,6 @@ function checkContent(kind: FileKind, content: Buffer, now: number): void {
         'configuration',
         `the certificate of ${name} is valid from ${day(validFromDate)} on`,
       );
-  }
-}
-
-function parsed<T>(what: string, parse: () => T): T {
-  try {
-    return parse();
-  } catch (cause) {
-    throw new PosternError('configuration', `it holds no ${what} that can be read`, { cause });
   }
 }
 

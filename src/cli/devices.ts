@@ -1,7 +1,7 @@
 import { inOneLine, safeJson } from '../base/safe-text.ts';
 import { askGateway } from '../gateway/console/admin-api.ts';
 import { defaultSocket } from '../gateway/console/admin-socket.ts';
-import type { DeviceRecord } from '../mo/device-record.ts';
+import type { ShownDevice } from '../gateway/gateway.ts';
 import { objectNamesIn } from '../wire/lwm2m/objects.ts';
 import type { Command } from './runner.ts';
 
@@ -14,7 +14,7 @@ const origins = {
 } as const;
 
 /** A record with the names of the objects of an LwM2M client, by object ID. */
-const withNames = (device: DeviceRecord) =>
+const withNames = (device: ShownDevice) =>
   device.objects === undefined ? device : { ...device, objectNames: objectNamesIn(device.objects) };
 
 export const devices: Command = {
@@ -25,7 +25,7 @@ export const devices: Command = {
   --json         prints all fields, as JSON`,
   options: { socket: { type: 'string' }, json: { type: 'boolean' } },
   async run({ socket = defaultSocket(), json }) {
-    const found = (await askGateway(String(socket), '/devices')) as DeviceRecord[];
+    const found = (await askGateway(String(socket), '/devices')) as ShownDevice[];
     if (json) return console.log(safeJson(found.map(withNames), 2));
     if (found.length === 0) return console.log('no device has attached yet');
     const rows = found.map((device) =>
@@ -36,6 +36,7 @@ export const devices: Command = {
         origins[device.origin],
         [device.manufacturer, device.model, device.firmware].filter((part) => part !== undefined).join(' '),
         device.address,
+        device.security ?? '',
         new Date(device.lastSeen).toISOString(),
         device.reason ?? '',
       ].map(inOneLine),
@@ -48,6 +49,7 @@ export const devices: Command = {
         'ACCOUNT FROM',
         'MODEL, FIRMWARE',
         'ADDRESS',
+        'SECURITY',
         'LAST HEARD',
         'UNREACHABLE BECAUSE',
       ],

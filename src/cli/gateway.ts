@@ -22,6 +22,7 @@ import {
 import { resetIfOrdered } from '../gateway/factory-reset.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import { LiveSettings } from '../gateway/live-settings.ts';
+import type { EnrolmentWay } from '../gateway/northbound/enrolment.ts';
 import { configurationExitCode, restartExitCode, slotVariable } from '../gateway/update/directory-slots.ts';
 import { systemdWatchdog } from '../gateway/update/systemd.ts';
 import { watchdogsOf } from '../gateway/update/watchdog.ts';
@@ -184,7 +185,8 @@ async function enrolled(
       const machine = { clock, entropy: systemEntropy, events };
       resetIfOrdered(config, log);
       if (await departIfNeeded(config, machine, stop)) continue;
-      return (await enrolIfNeeded(config, machine, stop)) ? read() : config;
+      const asks = (way: () => EnrolmentWay) => events.asks(way);
+      return (await enrolIfNeeded(config, machine, stop, asks)) ? read() : config;
     } catch (thrown) {
       if (!stop.aborted) throw thrown;
       return config;

@@ -29,6 +29,7 @@ ${common}`,
       software,
       uplink,
       certificate,
+      transfer,
       join,
       coap,
       devices,
@@ -53,6 +54,7 @@ ${common}`,
       ...(certificate
         ? [['certificate', [`ends ${certificate.expires}`, certificate.problem].filter(Boolean).join('; ')]]
         : []),
+      ...(transfer ? [['transfer', `to ${transfer.server}: ${transfer.waiting}`]] : []),
       [
         'coap',
         `port ${coap.port}${coap.securePort === undefined ? '' : `, over DTLS port ${coap.securePort}`} at ${coap.addresses.join(', ') || 'no address'}`,

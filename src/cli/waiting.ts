@@ -7,6 +7,7 @@ import { softwareVersion } from '../base/version.ts';
 import type { GatewayConfig } from '../gateway/config.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { ownSocket } from '../gateway/console/admin-socket.ts';
+import { type EnrolmentWay, wayText } from '../gateway/northbound/enrolment.ts';
 
 /** What a gateway says that serves nobody yet, or not any more. */
 export interface WaitingStatus {
@@ -27,6 +28,8 @@ export class Waiting implements Events, AsyncDisposable {
   #waiting = '';
   /** Why the broker is not reached. Empty while it is. */
   #uplink = '';
+  /** How an enrolment stands with its broker, once it has begun. */
+  #way: (() => EnrolmentWay) | undefined;
   #started: Promise<unknown> | undefined;
 
   constructor(config: GatewayConfig, log: Events) {
@@ -44,16 +47,23 @@ export class Waiting implements Events, AsyncDisposable {
   }
 
   get status(): WaitingStatus {
+    const way = this.#way && wayText(this.#way());
+    const uplink = way === undefined ? this.#uplink : way && `; ${way}`;
     return {
       gateway: this.#config.gateway.id,
       software: softwareVersion,
-      waiting: this.#waiting + this.#uplink,
+      waiting: this.#waiting + uplink,
     };
   }
 
   /** Resolves when the socket is there, or could not be made. Undefined before the first event. */
   get started(): Promise<unknown> | undefined {
     return this.#started;
+  }
+
+  /** To be called when an enrolment begins to ask, with how it stands with its broker. */
+  asks(way: () => EnrolmentWay): void {
+    this.#way = way;
   }
 
   emit(name: EventName, fields: EventFields): void {

@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
 import { PosternError } from '../base/errors.ts';
-import { readPem } from '../base/pem.ts';
+import { certificatesOf, named, privateKeyOf, readPem } from '../base/pem.ts';
 import { type Certificates, ownKey, peerTrust } from '../wire/secure/dtls/certificates.ts';
 import type { GatewayConfig } from './config.ts';
 
@@ -12,21 +12,46 @@ import type { GatewayConfig } from './config.ts';
 export function coapsCertificates({ coaps }: Pick<GatewayConfig, 'coaps'>): Certificates | undefined {
   const keyFile = coaps?.['key-file'];
   if (!coaps || keyFile === undefined) return undefined;
-  const key = readPem(keyFile, 'coaps.key-file');
+  const keyAt = { key: 'coaps.key-file', file: keyFile };
+  const key = readPem(keyFile, keyAt.key);
   demandPrivate(keyFile);
-  const certificateFile = coaps['certificate-file'];
-  const chain = certificateFile && readPem(certificateFile, 'coaps.certificate-file');
-  const authorities = coaps['ca-files'].map((file) => readPem(file, 'coaps.ca-files'));
+  let own = named(keyAt, () => {
+    privateKeyOf(key);
+    return ownKey(key, undefined);
+  });
+  const { 'certificate-file': certificateFile } = coaps;
+  if (certificateFile !== undefined) {
+    const chain = readPem(certificateFile, 'coaps.certificate-file');
+    const chainAt = { key: 'coaps.certificate-file', file: certificateFile };
+    const [certificate] = named(chainAt, () => certificatesOf(chain));
+    if (!certificate!.checkPrivateKey(own.privateKey))
+      throw new PosternError(
+        'configuration',
+        `coaps.key-file: ${keyFile} is not the key of the certificate ${certificateFile}`,
+      );
+    own = ownKey(key, chain);
+  }
+  const authorities = coaps['ca-files'].map((file) => {
+    const pem = readPem(file, 'coaps.ca-files');
+    named({ key: 'coaps.ca-files', file }, () => {
+      certificatesOf(pem);
+      peerTrust(own, [pem], []);
+    });
+    return pem;
+  });
   const rawKeys = coaps['raw-key'].map((entry): [string, string | Buffer] => {
-    const file = entry['public-key-file'];
-    const given = Buffer.from(entry['public-key'] ?? '', 'base64');
-    return [entry.identity, file === undefined ? given : readPem(file, 'coaps.raw-key.public-key-file')];
+    const { identity, 'public-key-file': file } = entry;
+    const at = 'coaps.raw-key.public-key';
+    const given =
+      file === undefined ? Buffer.from(entry['public-key'] ?? '', 'base64') : readPem(file, `${at}-file`);
+    const place = file === undefined ? { key: at, file: identity } : { key: `${at}-file`, file };
+    named(place, () => peerTrust(own, [], [[identity, given]]));
+    return [identity, given];
   });
   try {
-    const own = ownKey(key, chain);
     return { own, trust: peerTrust(own, authorities, rawKeys) };
   } catch (cause) {
-    throw new PosternError('configuration', `coaps: ${(cause as Error).message}`, { cause });
+    throw new PosternError('configuration', `coaps.raw-key: ${(cause as Error).message}`, { cause });
   }
 }
 

@@ -24,6 +24,7 @@ import { resetBy, resetOrder } from './factory-reset.ts';
 import { GatewayFirmware } from './firmware.ts';
 import { rightsOf } from './gateway-rights.ts';
 import { LiveSettings } from './live-settings.ts';
+import { lockedOutBy } from './locked-out.ts';
 import { Lwm2mService, registrationOf } from './lwm2m-service.ts';
 import { Delegation } from './modes/delegation.ts';
 import { DeviceManagement } from './modes/device-management.ts';
@@ -213,8 +214,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     new Ownership({
       gatewayId,
       server: ownServer,
-      enrol: (order, told, stop) =>
-        enrolIfNeeded(configAtNext(config, order, marks.next), { ...machine, events: told }, stop),
+      enrol: (order, told, stop, asks) =>
+        enrolIfNeeded(configAtNext(config, order, marks.next), { ...machine, events: told }, stop, asks),
       marks,
       failed: (reason) => reports.fault('transfer', { kind: 'transfer', reason }),
       startAgain: surroundings.startAgain,
@@ -265,7 +266,10 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       const known = addresses.get(deviceId);
       // A child gateway answers only after the device behind it has, so its silence says nothing of the child.
       if (known && locator.childOf(deviceId) === undefined)
-        signals.found(deviceId, code === 'timeout' ? nothingAt(known) : missing(message));
+        signals.found(
+          deviceId,
+          code === 'timeout' ? nothingAt(locator.uriOf(known, deviceId)) : missing(message),
+        );
     },
     ...machine,
   });
@@ -326,6 +330,8 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     arrivals,
     associations,
     ask: (deviceId) => questions.ask(deviceId),
+    uriOf: (from) => locator.uriOf(from),
+    lockedOut: lockedOutBy({ config, live, joins, credentials, contexts: networks.contexts, locator }),
     registrationOf: (deviceId) => registrationOf(state, deviceId),
     configured: expiry === undefined ? undefined : expiry * 1000,
     ...machine,
@@ -561,6 +567,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     config,
     live,
     joins,
+    locator,
     state,
     clock,
     events,

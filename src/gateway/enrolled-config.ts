@@ -8,7 +8,7 @@ import { demandUsable, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { type GatewayConfig, gatewayConfigSchema } from './config.ts';
 import { BoardIdentity } from './northbound/board-identity.ts';
 import { DepartureMarks } from './northbound/departure-marks.ts';
-import { claimOf, Enrolment } from './northbound/enrolment.ts';
+import { claimOf, Enrolment, type EnrolmentWay } from './northbound/enrolment.ts';
 import { IdentityFiles } from './northbound/identity-files.ts';
 import type { TransferOrder } from './northbound/transfer-order.ts';
 
@@ -144,12 +144,14 @@ const askAgainFor = 60_000;
 /**
  * Enrols this gateway, if its configuration says so and it is not enrolled yet, or its certificate has ended. Returns true when the configuration is to be
  * read again.
+ * @param asks called with how it stands with the broker, when it begins to ask
  * @throws {PosternError} `configuration`, `storage`; the reason of the signal when it is aborted
  */
 export async function enrolIfNeeded(
   config: GatewayConfig,
   machine: { readonly clock: Clock; readonly entropy: Entropy; readonly events: Events },
   stop: AbortSignal,
+  asks?: (way: () => EnrolmentWay) => void,
 ): Promise<boolean> {
   const { enrolment, mqtt, gateway, 'dm-server': dmServer } = config;
   if (!enrolment || !mqtt) return false;
@@ -160,6 +162,7 @@ export async function enrolIfNeeded(
   const { ca, protocol } = mqtt;
   const settings = {
     ...mqttSettings({ url, protocol, ca, cert, key, username, password } as never),
+    table: 'enrolment',
     // The key of a claim may be that of a transfer.
     readKey: identityFiles(config).read,
   };
@@ -184,6 +187,7 @@ export async function enrolIfNeeded(
     server: dmServer.id === notYet ? undefined : dmServer.id,
     ...machine,
   });
+  asks?.(() => asking.way);
   // Devices of an enrolled gateway do not wait for a head-end that may be away.
   const enough = new AbortController();
   const timer = isEnrolled ? machine.clock.after(askAgainFor, () => enough.abort()) : undefined;

@@ -13,8 +13,9 @@ import { endReset, resetBy } from './factory-reset.ts';
 import type { GatewayFirmware } from './firmware.ts';
 import { registrationOf } from './lwm2m-service.ts';
 import { deviceContexts, forgetUnlisted, knowManualDevices } from './settings.ts';
+import type { DeviceLocator } from './southbound/device-locator.ts';
 import type { JoinView } from './southbound/joins.ts';
-import { shownRecords } from './southbound/presence.ts';
+import { missing, shownRecords } from './southbound/presence.ts';
 import { freeMemory, type GatewayStatus, memoryInUse, plainWarning, statusOf } from './status.ts';
 import { knowServer } from './tree.ts';
 import { probeCoap } from './update/probe.ts';
@@ -169,7 +170,7 @@ export class Gateway implements AsyncDisposable {
    * the configuration is the same. Returns the configuration that holds now. What came of it is told by events.
    */
   reload(read: () => GatewayConfig): GatewayConfig {
-    const { live, state, http, transport, contexts, sessions } = this.#parts;
+    const { live, state, http, transport, contexts, sessions, presence, locator, signals } = this.#parts;
     this.#config.reload(read, (config) => {
       demandAllowed(config);
       const apply = live.prepare(config);
@@ -180,6 +181,7 @@ export class Gateway implements AsyncDisposable {
         knowServer(state.accounts, config);
       });
       const former = live.current;
+      const reached = [...state.inventory.values()].filter(({ deviceId }) => locator.isReached(deviceId));
       apply();
       for (const [identity, key] of former.deviceKeys)
         if (Buffer.compare(key, live.current.deviceKeys.get(identity) ?? noKey) !== 0)
@@ -191,6 +193,9 @@ export class Gateway implements AsyncDisposable {
       contexts?.configure(live.current.deviceContexts);
       transport?.review();
       sessions.review();
+      presence.review();
+      const ended = missing('the key that it proved itself by has ended');
+      for (const { deviceId } of reached) if (!locator.isReached(deviceId)) signals.found(deviceId, ended);
       this.#checkClock();
       if (live.current.http) http?.renew(live.current.http);
     });
@@ -251,10 +256,11 @@ export class Gateway implements AsyncDisposable {
    * @throws {PosternError} `malformed`, `notAllowed`, `notFound`, `storage`
    */
   async orderJoins(order: unknown): Promise<JoinView> {
-    const { joins, state } = this.#parts;
+    const { joins, presence, state } = this.#parts;
     const { minutes, devices, close, forget } = { ...(order as Readonly<Record<string, unknown>> | null) };
     if (typeof forget === 'string') {
       if (!joins.forget(forget)) throw new PosternError('notFound', `${forget} has not joined`);
+      presence.review();
       await state.database.settled();
     } else if (close === true) joins.close();
     else joins.open({ minutes: Number(minutes), devices: Number(devices) }, 'admin');
@@ -270,10 +276,12 @@ export class Gateway implements AsyncDisposable {
     this.#parts.reset((order as { gateway?: unknown } | null)?.gateway, 'admin')();
   }
 
-  devices(): readonly DeviceRecord[] {
-    const { state } = this.#parts;
+  /** The attached devices. `security` says what protects the messages of one that is not behind a child gateway. */
+  devices(): readonly ShownDevice[] {
+    const { state, locator } = this.#parts;
     return Array.from(shownRecords(state.inventory).values(), (record) => ({
       ...record,
+      security: locator.securityOf(record),
       registration: registrationOf(state, record.deviceId),
     }));
   }
@@ -291,6 +299,13 @@ export class Gateway implements AsyncDisposable {
   ): Promise<readonly OperationOutcome[]> {
     return await this.#parts.management.manage(deviceId, operations, { timeout });
   }
+}
+
+/** A device as the admin API shows it. */
+export interface ShownDevice extends DeviceRecord {
+  readonly security: ReturnType<DeviceLocator['securityOf']>;
+  /** Of an LwM2M client. */
+  readonly registration: ReturnType<typeof registrationOf>;
 }
 
 const noKey = new Uint8Array();

@@ -1,8 +1,6 @@
 import type { KeyObject } from 'node:crypto';
-import { createSecureContext } from 'node:tls';
-import { PosternError } from '../base/errors.ts';
 import { overwrite } from '../base/live-config.ts';
-import { readPem } from '../base/pem.ts';
+import { certificatesOf, demandTls, named, readPem } from '../base/pem.ts';
 import type { Certificates } from '../wire/secure/dtls/certificates.ts';
 import { demandUsable, type MqttSettings, mqttSettings } from '../wire/tunnel/mqtt-settings.ts';
 import { coapsCertificates } from './coaps-certificates.ts';
@@ -74,8 +72,12 @@ function settingsOf(config: GatewayConfig): Settings {
     coaps,
     oscore,
   } = config;
-  const pem = (file: string | undefined, key: string) =>
-    file === undefined ? undefined : readPem(file, key);
+  const authorities = (file: string | undefined, key: string) => {
+    if (file === undefined) return undefined;
+    const pem = readPem(file, key);
+    named({ key, file }, () => certificatesOf(pem));
+    return pem;
+  };
   const keyed = new Set(
     [coaps?.device ?? [], coaps?.['raw-key'] ?? [], oscore?.device ?? []].flatMap((list) =>
       list.map(({ identity }) => identity),
@@ -111,13 +113,13 @@ function settingsOf(config: GatewayConfig): Settings {
     ),
     tunnel: { patterns: tunnel.devices, rate: tunnel['device-rate'] },
     factorySecret: parent?.['factory-secret'] ?? '',
-    imageCa: pem(images.ca, 'images.ca'),
+    imageCa: authorities(images.ca, 'images.ca'),
     signingKeys: images['signing-keys'].map((file) =>
       readSigningKey(readPem(file, 'images.signing-keys'), file),
     ),
-    updateCa: pem(update?.ca, 'update.ca'),
-    updateAuthority: pem(update?.authority, 'update.authority') ?? '',
-    updateSecondAuthority: pem(update?.['second-authority'], 'update.second-authority') ?? '',
+    updateCa: authorities(update?.ca, 'update.ca'),
+    updateAuthority: authorities(update?.authority, 'update.authority') ?? '',
+    updateSecondAuthority: authorities(update?.['second-authority'], 'update.second-authority') ?? '',
     http: http && identityOf(http),
   };
 }
@@ -129,19 +131,12 @@ function identityOf({
   'client-ca': ca,
 }: NonNullable<GatewayConfig['http']>): TlsIdentity | undefined {
   if (certFile === undefined || keyFile === undefined) return undefined;
-  const identity = {
-    cert: readPem(certFile, 'http.tls-cert'),
-    key: readPem(keyFile, 'http.tls-key'),
-    ...(ca !== undefined && { ca: readPem(ca, 'http.client-ca') }),
-  };
-  try {
-    createSecureContext(identity);
-  } catch (cause) {
-    throw new PosternError('configuration', `http.tls-cert, http.tls-key, http.client-ca: ${String(cause)}`, {
-      cause,
-    });
-  }
-  return identity;
+  const read = (file: string, key: string) => ({ file, key, pem: readPem(file, key) });
+  const cert = read(certFile, 'http.tls-cert');
+  const key = read(keyFile, 'http.tls-key');
+  const authorities = ca === undefined ? undefined : read(ca, 'http.client-ca');
+  demandTls({ cert, key, ca: authorities });
+  return { cert: cert.pem, key: key.pem, ...(authorities && { ca: authorities.pem }) };
 }
 
 /** The settings in force. */

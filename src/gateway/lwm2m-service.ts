@@ -93,6 +93,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       addresses,
       arrivals,
       isInReach: (client) => locator.isInReach(client),
+      uriOf: (client) => locator.uriOf(client, client.deviceId),
       isSafe: (client) => partyOf(client) === undefined || locator.isProtected(client, client.deviceId),
       calls,
       heard: (deviceId, from) => signals.heard(deviceId, from),

@@ -14,6 +14,7 @@ import { lwm2mWarning } from './lwm2m-service.ts';
 import type { ImageSummary } from './modes/image-cache.ts';
 import type { CertificateKeeper, CertificateView } from './northbound/certificate-keeper.ts';
 import type { BudgetView, DataBudget } from './northbound/data-budget.ts';
+import type { Ownership, TransferView } from './northbound/ownership.ts';
 import type { Uplink, UplinkDescription } from './northbound/uplink.ts';
 import type { GatewayObjects } from './objects.ts';
 import type { CoapNetwork } from './southbound/coap-network.ts';
@@ -53,6 +54,8 @@ export interface GatewayStatus {
   readonly fault?: string;
   /** Certificate at the broker, where this gateway has it by enrolment. */
   readonly certificate?: CertificateView;
+  /** A transfer to another owner that is under way. */
+  readonly transfer?: TransferView;
   /** The join window, while it is open. */
   readonly join?: JoinView['window'];
   readonly sessions: number;
@@ -93,6 +96,7 @@ export interface StatusParts {
   readonly secureNetwork: CoapNetwork | undefined;
   readonly uplink: Uplink;
   readonly certificate: CertificateKeeper | undefined;
+  readonly ownership: Ownership | undefined;
   readonly budget: DataBudget;
   readonly sessions: DeviceSessions;
   readonly objects: GatewayObjects;
@@ -112,6 +116,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     secureNetwork,
     uplink,
     certificate,
+    ownership,
     budget,
     sessions,
     objects,
@@ -167,6 +172,7 @@ export function statusOf(parts: StatusParts): GatewayStatus {
     ...(state.database.file?.recovery && { recovery: state.database.file.recovery }),
     ...(fault !== undefined && { fault }),
     ...(certificate && { certificate: certificate.view() }),
+    ...(ownership?.transfer && { transfer: ownership.transfer }),
     ...(joins.view.window && { join: joins.view.window }),
     sessions: sessions.size,
     ...(admission.refusals && { refused: admission.refusals }),

@@ -1,6 +1,4 @@
-import { createSecureContext } from 'node:tls';
-import { PosternError } from '../base/errors.ts';
-import { readPem } from '../base/pem.ts';
+import { demandTls, readPem } from '../base/pem.ts';
 import type { HeadendConfig } from './config.ts';
 
 /** Certificate and private key, PEM. */
@@ -17,10 +15,9 @@ export function apiIdentity(api: HeadendConfig['api']): ApiIdentity | undefined 
   const { 'tls-cert': certFile, 'tls-key': keyFile } = api;
   if (certFile === undefined || keyFile === undefined) return undefined;
   const identity = { cert: readPem(certFile, 'api.tls-cert'), key: readPem(keyFile, 'api.tls-key') };
-  try {
-    createSecureContext(identity);
-    return identity;
-  } catch (cause) {
-    throw new PosternError('configuration', `api.tls-cert, api.tls-key: ${String(cause)}`, { cause });
-  }
+  demandTls({
+    cert: { key: 'api.tls-cert', file: certFile, pem: identity.cert },
+    key: { key: 'api.tls-key', file: keyFile, pem: identity.key },
+  });
+  return identity;
 }

@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { createHash, createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
+import { createHash, createPublicKey, type KeyObject, type X509Certificate } from 'node:crypto';
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -15,7 +15,7 @@ import {
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { PosternError } from '../base/errors.ts';
-import { readPem } from '../base/pem.ts';
+import { certificatesOf, named, privateKeyOf, readPem } from '../base/pem.ts';
 import { isTopicLevel } from '../wire/tunnel/topics.ts';
 
 /** A certificate request that was checked. */
@@ -59,21 +59,24 @@ export class CertificateAuthority {
   ) {
     this.#clock = clock;
     this.#entropy = entropy;
-    this.#issuers = readPem(files['ca-cert'], 'enrolment.ca-cert');
-    const key = readPem(files['ca-key'], 'enrolment.ca-key');
-    try {
-      this.#certificate = new X509Certificate(this.#issuers);
-      this.#key = createPrivateKey(key);
-    } catch (cause) {
-      throw new PosternError('configuration', `enrolment.ca-cert, enrolment.ca-key: ${String(cause)}`, {
-        cause,
-      });
-    }
+    const ofCert = { key: 'enrolment.ca-cert', file: files['ca-cert'] };
+    const ofKey = { key: 'enrolment.ca-key', file: files['ca-key'] };
+    this.#issuers = readPem(ofCert.file, ofCert.key);
+    const key = readPem(ofKey.file, ofKey.key);
+    const [certificate] = named(ofCert, () => certificatesOf(this.#issuers));
+    this.#certificate = certificate!;
+    this.#key = named(ofKey, () => privateKeyOf(key));
     if (!this.#certificate.checkPrivateKey(this.#key))
-      throw new PosternError('configuration', 'enrolment.ca-key is not the key of enrolment.ca-cert');
-    algorithmOf(this.#key);
+      throw new PosternError(
+        'configuration',
+        `${ofKey.key}: ${ofKey.file} is not the key of the certificate ${ofCert.file}`,
+      );
+    named(ofKey, () => algorithmOf(this.#key));
     if (!this.#certificate.ca)
-      throw new PosternError('configuration', 'enrolment.ca-cert is not the certificate of an authority');
+      throw new PosternError(
+        'configuration',
+        `${ofCert.key}: ${ofCert.file}: it is not the certificate of an authority`,
+      );
   }
 
   /**
@@ -167,7 +170,7 @@ function algorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject) {
   if (asymmetricKeyType === 'rsa') return { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
   const namedCurve = curves[asymmetricKeyDetails?.namedCurve ?? ''];
   if (namedCurve !== undefined) return { name: 'ECDSA', namedCurve, hash: 'SHA-256' };
-  throw new PosternError('configuration', 'enrolment.ca-key is neither a key of RSA nor of P-256 or P-384');
+  throw new PosternError('configuration', 'it is neither a key of RSA nor of P-256 or P-384');
 }
 
 const curves: Readonly<Record<string, string>> = { prime256v1: 'P-256', secp384r1: 'P-384' };

@@ -5,7 +5,7 @@ import type { Database } from '../base/database.ts';
 import type { Entropy } from '../base/entropy.ts';
 import { asPosternError } from '../base/errors.ts';
 import type { Events } from '../base/events.ts';
-import { readPem } from '../base/pem.ts';
+import { certificatesOf, named, readPem } from '../base/pem.ts';
 import { keyFileOf, PlatformSealing, Sealing } from '../base/sealing.ts';
 import { type EnrolmentAnswer, encodeEnrolmentAnswer } from '../wire/tunnel/enrolment-message.ts';
 import { MqttLink } from '../wire/tunnel/mqtt-link.ts';
@@ -295,7 +295,10 @@ export class Enrolment implements AsyncDisposable {
 
 /** Names by which the broker may know this server. A gateway of such a name could read and write everything. */
 function ownNames(serverId: string, { username, cert }: MqttSettings): string[] {
-  const certificate = cert === undefined ? undefined : new X509Certificate(readPem(cert, 'mqtt.cert'));
+  const key = 'mqtt.cert';
+  const pem = cert === undefined ? undefined : readPem(cert, key);
+  const [certificate] =
+    cert === undefined || pem === undefined ? [] : named({ key, file: cert }, () => certificatesOf(pem));
   const name = certificate && /^CN=(.*)$/m.exec(certificate.subject)?.[1];
   return [serverId, username, name].filter((one) => one !== undefined);
 }

@@ -72,6 +72,25 @@ test(
   },
 );
 
+test('postern devices shows what protects each device, and why one is locked out', limit, async (t) => {
+  const device = (deviceId: string, address: string, more: object) => ({
+    ...{ deviceId, address, state: 'attached', mode: 0, origin: 'local', lastSeen: 0, ...more },
+  });
+  const devices = [
+    device('a', 'coaps://192.0.2.1:1', { security: 'DTLS' }),
+    device('b', 'coap://192.0.2.1:2', { security: 'OSCORE', state: 'unreachable', reason: 'locked out: x' }),
+    device('c', 'coap://192.0.2.1:3', { via: 'gw-2' }),
+  ];
+  const { stdout } = await postern('devices', '--socket', await gatewayFor(t, { '/devices': devices }));
+  const [heading = '', ...rows] = stdout.trimEnd().split('\n');
+  const cell = (row: string) => row.slice(heading.indexOf('ADDRESS'), heading.indexOf('LAST')).trim();
+  assert.deepEqual(
+    rows.map((row: string) => cell(row).split(/ +/)),
+    [['coaps://192.0.2.1:1', 'DTLS'], ['coap://192.0.2.1:2', 'OSCORE'], ['coap://192.0.2.1:3']],
+  );
+  assert.match(rows[1] ?? '', / {2}locked out: x$/);
+});
+
 test('an error of the gateway, and a wrong option, reach the terminal escaped', limit, async (t) => {
   const socket = await gatewayFor(t, {});
   for (const args of [

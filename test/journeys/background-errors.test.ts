@@ -502,6 +502,8 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       arrivals: undefined as never,
       associations: undefined as never,
       ask: async () => broken(),
+      uriOf: () => '',
+      lockedOut: () => undefined,
       registrationOf: () => undefined,
       configured: undefined,
       clock,

@@ -176,7 +176,9 @@ describe('SIGHUP', () => {
 
     file('gateway.key', gatewayOwn.keyPem);
     gateway.child.kill('SIGHUP');
-    await gateway.until('config.refused', { reason: 'coaps: the key is not that of the certificate' });
+    await gateway.until('config.refused', {
+      reason: `coaps.key-file: ${join(folder, 'gateway.key')} is not the key of the certificate ${join(folder, 'gateway.pem')}`,
+    });
     await using last = await openClient();
     await connect(last, port, ofSecond, false, second);
   });

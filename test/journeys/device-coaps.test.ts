@@ -350,8 +350,11 @@ test(
     await using broker = await startAedes();
     await using site = new Site(broker.url);
     const gateway = await site.gateway([id, other], secure);
-    await attached(site.device(id, gateway, { factory: true, multicast: true }));
+    const first = await attached(site.device(id, gateway, { factory: true, multicast: true }));
     await attached(site.device(other, gateway, { factory: true, multicast: true }));
+    const shown = () => gateway.devices().find(({ deviceId }) => deviceId === id);
+    assert.match(shown()?.address ?? '', /^coaps:/);
+    assert.deepEqual([shown()?.security, shown()?.state], ['DTLS', 'attached']);
     const closed = site.gatewayEvents.next('dtls.closed', { device: id });
     const failed = site.deviceEvents.next('device.attach-failed', { device: id });
     gateway.reload(() => gatewayConfig(broker.url, [other], secure));
@@ -360,6 +363,18 @@ test(
     assert.equal((await failed).fields.code, 'unauthorized');
     const [outcome] = await gateway.manage(other, [{ name: 'Get', uri: './DevInfo/DevId' }], 20_000);
     assert.equal(outcome?.status, 200);
+    const { state, reason = '' } = shown()!;
+    assert.equal(state, 'unreachable');
+    assert.match(reason, /^locked out: its account has ended/);
+    assert.equal(gateway.status().devices.unreachable, 1);
+    // Listed again, it is as good as new.
+    const again = site.gatewayEvents.next('device.attached', { device: id });
+    gateway.reload(() => gatewayConfig(broker.url, [id, other], secure));
+    assert.match(shown()?.reason ?? '', /bootstrapped anew when it speaks$/);
+    await first[Symbol.asyncDispose]();
+    await attached(site.device(id, gateway, { factory: true, multicast: true }));
+    await again;
+    assert.deepEqual([shown()?.state, shown()?.reason], ['attached', undefined]);
   },
 );
 

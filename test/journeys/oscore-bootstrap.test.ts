@@ -332,7 +332,10 @@ describe('an LwM2M client over OSCORE', limit, () => {
     await client.start();
     await client.attached;
     await events.until('device.attached', { device: id });
+    const shown = () => gateway.devices().find(({ deviceId }) => deviceId === id)!;
+    assert.deepEqual([shown().security, shown().state], ['OSCORE', 'attached']);
     gateway.reload(() => watched.config({ lwm2m: listed(other) }));
+    assert.deepEqual([shown().state, shown().reason?.split(':')[0]], ['unreachable', 'locked out']);
     await events.until('device.unlisted', { device: id });
     assert.deepEqual(watched.keysOf(), []);
     await assert.rejects(client.update(), { code: 'unavailable' });

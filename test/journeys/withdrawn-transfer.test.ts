@@ -38,6 +38,8 @@ describe('a transfer that the gateway has accepted is taken back', limit, () => 
     const { former, next, board, process, order, path } = await waiting(t);
     const { departures } = former.enrolment!;
     assert.equal(departures.latest('gw-1')?.state, 'accepted');
+    await process.until('mqtt.connect-failed');
+    assert.match(board.status(), /^transfer +to dm\.next: NOT CONNECTED to mqtts:.*ECONNREFUSED/m);
     assert.throws(order, { code: 'conflict' });
     former.enrolment!.takeBack('gw-1', 'transfer');
     assert.equal(departures.latest('gw-1')?.state, 'withdrawing');

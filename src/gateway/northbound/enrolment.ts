@@ -1,10 +1,9 @@
-import { X509Certificate } from 'node:crypto';
 import { background } from '../../base/background.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
-import { readPem } from '../../base/pem.ts';
+import { certificatesOf, named, readPem } from '../../base/pem.ts';
 import { backoff } from '../../base/retry.ts';
 import {
   decodeEnrolmentAnswer,
@@ -18,6 +17,7 @@ import type { MqttSettings } from '../../wire/tunnel/mqtt-settings.ts';
 import { enrolmentTopics, isTopicLevel } from '../../wire/tunnel/topics.ts';
 import { type BoardIdentity, commonNameOf, keyId } from './board-identity.ts';
 import { certificateRequest } from './certificate-request.ts';
+import type { UplinkDescription } from './uplink.ts';
 
 export interface EnrolmentParts {
   readonly gatewayId: string;
@@ -36,6 +36,21 @@ export interface EnrolmentParts {
   readonly entropy: Entropy;
   readonly events: Events;
 }
+
+/** How a gateway that asks to be enrolled stands with the broker of the head-end. */
+export interface EnrolmentWay extends Pick<UplinkDescription, 'url' | 'reason' | 'retryInSeconds'> {
+  readonly connected: boolean;
+}
+
+/** The way in words, without what is said elsewhere: empty while the broker is reached and refuses nothing. */
+export const wayText = ({ connected, url, reason, retryInSeconds }: EnrolmentWay): string =>
+  [
+    connected ? undefined : `NOT CONNECTED to ${url}${reason === undefined ? '' : `: ${reason}`}`,
+    connected ? reason : undefined,
+    retryInSeconds === undefined ? undefined : `next attempt in ${retryInSeconds} s`,
+  ]
+    .filter((part) => part !== undefined)
+    .join('; ');
 
 /** Milliseconds between requests that get no answer. */
 const unanswered = { first: 10_000, cap: 300_000, jitter: 0.5 } as const;
@@ -102,6 +117,15 @@ export class Enrolment implements AsyncDisposable {
     }
   }
 
+  get way(): EnrolmentWay {
+    const { connected, url, problems, retryInSeconds } = this.#link;
+    return {
+      ...{ connected, url },
+      ...(problems.length > 0 && { reason: problems.join('; ') }),
+      ...(retryInSeconds !== undefined && { retryInSeconds }),
+    };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#timer?.cancel();
     await this.#link[Symbol.asyncDispose]();
@@ -162,7 +186,10 @@ export class Enrolment implements AsyncDisposable {
  * @throws {PosternError} `configuration`
  */
 export function claimOf(file: string): string {
-  const name = commonNameOf(new X509Certificate(readPem(file, 'enrolment.cert')));
+  const key = 'enrolment.cert';
+  const pem = readPem(file, key);
+  const [certificate] = named({ key, file }, () => certificatesOf(pem));
+  const name = commonNameOf(certificate!);
   if (name !== undefined && isTopicLevel(name)) return name;
   throw new PosternError(
     'configuration',

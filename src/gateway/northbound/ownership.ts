@@ -6,6 +6,7 @@ import type { EventFields } from '../../base/event-fields.ts';
 import type { EventName } from '../../base/event-table.ts';
 import type { Events } from '../../base/events.ts';
 import type { DepartureMarks } from './departure-marks.ts';
+import { type EnrolmentWay, wayText } from './enrolment.ts';
 import {
   dropTransfer,
   readTransferOrder,
@@ -19,7 +20,12 @@ export interface OwnershipParts {
   /** ServerID of the owner. */
   readonly server: string;
   /** Has the gateway enrolled as an order says, in the folder of the identity at the next owner. */
-  readonly enrol: (order: TransferOrder, events: Events, stop: AbortSignal) => Promise<unknown>;
+  readonly enrol: (
+    order: TransferOrder,
+    events: Events,
+    stop: AbortSignal,
+    asks: (way: () => EnrolmentWay) => void,
+  ) => Promise<unknown>;
   readonly marks: DepartureMarks;
   /** Tells the owner why a transfer has failed. */
   readonly failed: (reason: string) => void;
@@ -27,6 +33,19 @@ export interface OwnershipParts {
   readonly startAgain: (() => void) | undefined;
   readonly clock: Clock;
   readonly events: Events;
+}
+
+/** A transfer that is under way. */
+export interface TransferView {
+  /** ServerID of the next owner. */
+  readonly server: string;
+  /** What it waits for, and when it tries again; for a person. */
+  readonly waiting: string;
+}
+
+interface Passing {
+  readonly server: string;
+  way?: () => EnrolmentWay;
 }
 
 /** Milliseconds within which the next owner must enrol the gateway. A restart of the gateway begins them anew. */
@@ -40,7 +59,10 @@ export class Ownership {
   readonly #parts: OwnershipParts;
   /** Stops what waits for the next owner. */
   #stop = new AbortController();
-  problem = '';
+  /** What the next owner, or a transfer that has failed, said last. */
+  #said = '';
+  /** The transfer under way: who is asked, and how it stands with the broker there, once that is asked. */
+  #passing: Passing | undefined;
 
   constructor(parts: OwnershipParts) {
     this.#parts = parts;
@@ -49,6 +71,19 @@ export class Ownership {
   /** ServerID of the owner. */
   get server(): string {
     return this.#parts.server;
+  }
+
+  /** What keeps a transfer from its end; empty when nothing does. It has no figure that changes by itself. */
+  get problem(): string {
+    const { retryInSeconds: _, ...way } = this.#passing?.way?.() ?? { connected: true, url: '' };
+    return [this.#said, wayText(way)].filter(Boolean).join('; ');
+  }
+
+  get transfer(): TransferView | undefined {
+    if (!this.#passing) return undefined;
+    const { server, way } = this.#passing;
+    const texts = [this.#said, way ? wayText(way()) : ''].filter(Boolean);
+    return { server, waiting: texts.join('; ') || 'it is asked' };
   }
 
   /** Goes on with a transfer that has begun. */
@@ -102,6 +137,7 @@ export class Ownership {
 
   #anew(): void {
     this.stop();
+    this.#passing = undefined;
     this.#stop = new AbortController();
   }
 
@@ -111,7 +147,7 @@ export class Ownership {
     if (marks.state !== undefined || !storedTransfer(marks.next, marks.files)) return;
     this.#anew();
     dropTransfer(marks.next);
-    this.problem = '';
+    this.#said = '';
     events.emit('departure.transfer-failed', { gateway, reason: `${this.server} has taken it back` });
   }
 
@@ -144,13 +180,20 @@ export class Ownership {
     const emit = (name: EventName, fields: EventFields) => {
       events.emit(name, fields as never);
       const reason = String(fields.reason);
-      if (name === 'enrolment.waiting' || name === 'enrolment.failed') this.problem = reason;
+      if (name === 'enrolment.waiting' || name === 'enrolment.failed') this.#said = reason;
       if (name === 'enrolment.refused') refuse('forbidden', reason);
     };
+    const passing: Passing = { server };
+    this.#passing = passing;
+    this.#said = '';
     try {
-      await enrol(order, { emit }, AbortSignal.any([stop, refusal.signal]));
+      await enrol(order, { emit }, AbortSignal.any([stop, refusal.signal]), (way) => {
+        passing.way = way;
+      });
     } finally {
       late.cancel();
+      // Another order may have taken its place.
+      if (this.#passing === passing) this.#passing = undefined;
     }
     // The owner may have taken it back while the answer of the next one came.
     stop.throwIfAborted();
@@ -160,7 +203,7 @@ export class Ownership {
   /** The gateway stays with its owner, who hears of it when the disk takes the report. */
   async #fail(reason: string, stop: AbortSignal): Promise<void> {
     const { marks, gatewayId: gateway, events, failed } = this.#parts;
-    this.problem = reason;
+    this.#said = reason;
     events.emit('departure.transfer-failed', { gateway, reason });
     await persistently(this.#parts, 'enrolment', () => failed(reason), stop);
     if (!stop.aborted) dropTransfer(marks.next);

@@ -8,16 +8,7 @@ import type { Registration, Registrations } from '../store/registrations.ts';
 import type { Arrivals } from './arrivals.ts';
 import type { DeviceAddresses } from './device-addresses.ts';
 import type { LwM2mCalls, LwM2mClient, LwM2mGuard } from './lwm2m-calls.ts';
-import {
-  type Finding,
-  isAtItsAddress,
-  missing,
-  nothingAt,
-  noWayTo,
-  peerUri,
-  proven,
-  unproven,
-} from './presence.ts';
+import { type Finding, isAtItsAddress, missing, nothingAt, noWayTo, proven, unproven } from './presence.ts';
 
 export interface ClientIdentityParts {
   readonly registrations: Pick<Registrations, 'get'>;
@@ -26,6 +17,8 @@ export interface ClientIdentityParts {
   readonly arrivals: Pick<Arrivals, 'hasCome' | 'next' | 'lastOf'>;
   /** Whether a network interface of the gateway leads to a client. */
   readonly isInReach: (client: LwM2mClient) => boolean;
+  /** URI of the address of a client. */
+  readonly uriOf: (client: LwM2mClient) => string;
   /** Whether nobody but this client can read what is sent to it, where it has a key. */
   readonly isSafe: (client: LwM2mClient) => boolean;
   /** Operations without a guard, because the guard itself uses them. */
@@ -134,14 +127,14 @@ export class ClientIdentity implements LwM2mGuard {
   #knownObstacle(client: Registration): Finding | undefined {
     const other = this.#parts.addresses.successorOf(client.deviceId);
     if (other !== undefined) return missing(isAtItsAddress(other));
-    if (!this.#parts.isInReach(client)) return noWayTo(client);
+    if (!this.#parts.isInReach(client)) return noWayTo(this.#parts.uriOf(client));
     return this.#parts.isSafe(client)
       ? undefined
       : missing('it has no association, and is not asked in clear');
   }
 
   async #ask(client: Registration, timeout: number, signal: AbortSignal | undefined): Promise<Finding> {
-    const { calls, arrivals, clock } = this.#parts;
+    const { calls, arrivals, uriOf, clock } = this.#parts;
     const { deviceId } = client;
     const start = clock.now();
     let isTriggered = false;
@@ -151,7 +144,7 @@ export class ClientIdentity implements LwM2mGuard {
         await calls.execute(client, trigger, '', signal, timeout);
         isTriggered = true;
       } catch (thrown) {
-        if (asPosternError(thrown).code === 'timeout') return nothingAt(client);
+        if (asPosternError(thrown).code === 'timeout') return nothingAt(uriOf(client));
         // A client that refuses may have no trigger.
       }
     const within = { since: start, timeout: Math.min(timeout, updateWithin), signal };
@@ -164,7 +157,7 @@ export class ClientIdentity implements LwM2mGuard {
     timeout: number,
     signal: AbortSignal | undefined,
   ): Promise<Finding> {
-    const { inventory, calls, heard } = this.#parts;
+    const { inventory, calls, uriOf, heard } = this.#parts;
     const { deviceId } = client;
     const serial = inventory.get(deviceId)?.serial;
     let said: string | undefined;
@@ -173,11 +166,11 @@ export class ClientIdentity implements LwM2mGuard {
       const [entry] = await calls.read(client, path, signal, timeout);
       said = entry && presentable(String(textOf(entry.value)));
     } catch (thrown) {
-      if (asPosternError(thrown).code === 'timeout') return nothingAt(client);
+      if (asPosternError(thrown).code === 'timeout') return nothingAt(uriOf(client));
       // A client that refuses may have no serial number.
     }
     if (serial === undefined || serial === '' || said === undefined) return unproven;
-    if (said !== serial) return missing(`another device answers at ${peerUri(client)}`);
+    if (said !== serial) return missing(`another device answers at ${uriOf(client)}`);
     const twin = Iterator.from(inventory.values()).find(
       (each) => each.serial === serial && each.deviceId !== deviceId,
     );

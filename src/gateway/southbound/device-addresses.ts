@@ -119,9 +119,7 @@ export class DeviceAddresses {
   restore(records: Iterable<DeviceRecord>): void {
     // The device heard last is the one that is at an address now. One that was unreachable lost its address to another one,
     // whatever a clock said that may have been wrong.
-    const attached = [...records].filter(
-      ({ via, address }) => via === undefined && address.startsWith('coap:'),
-    );
+    const attached = [...records].filter(({ via, address }) => via === undefined && /^coaps?:/.test(address));
     const isReached = ({ state }: DeviceRecord) => Number(state === 'attached');
     const inOrder = attached.toSorted((a, b) => isReached(a) - isReached(b) || a.lastSeen - b.lastSeen);
     for (const record of inOrder) {
@@ -132,7 +130,7 @@ export class DeviceAddresses {
 }
 
 /** The address in a record. `undefined` when it cannot be read. */
-function placeOf({ address: uri, heardOn }: DeviceRecord): PeerAddress | undefined {
+export function placeOf({ address: uri, heardOn }: DeviceRecord): PeerAddress | undefined {
   try {
     const { host, port } = parseCoapUri(uri);
     // A URI has no zone. A link-local device is in the zone of the socket that heard it.

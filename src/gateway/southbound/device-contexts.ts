@@ -5,7 +5,7 @@ import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import type { Protection } from '../../wire/coap/protection.ts';
-import { type ContextOwner, OscoreContexts } from '../../wire/secure/oscore/contexts.ts';
+import { type ContextOwner, type ContextPlace, OscoreContexts } from '../../wire/secure/oscore/contexts.ts';
 import type { OscoreParameters } from '../../wire/secure/oscore/keys.ts';
 import { Oscore } from '../../wire/secure/oscore/protection.ts';
 import type { StoredSenders } from '../../wire/secure/oscore/stored-senders.ts';
@@ -63,9 +63,17 @@ export class DeviceContexts {
     return this.#contexts.size;
   }
 
-  /** Whether there is a context with this device. */
-  has(identity: string): boolean {
-    return this.#contexts.get(identity) !== undefined;
+  /** Whether there is a context with this device: one of the configuration, or one that a bootstrap has issued. */
+  has(deviceId: string): boolean {
+    return (
+      this.#contexts.get(deviceId) !== undefined ||
+      this.#keys.of(deviceId).some(({ identity }) => isForOscore(identity))
+    );
+  }
+
+  /** Whether this device was heard last at this address and port by its context. */
+  isAt(deviceId: string, place: ContextPlace): boolean {
+    return this.#contexts.at(place)?.owner.identity === deviceId;
   }
 
   /**

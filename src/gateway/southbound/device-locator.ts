@@ -1,12 +1,14 @@
 import type { Database } from '../../base/database.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { PosternError } from '../../base/errors.ts';
+import type { DeviceRecord } from '../../mo/device-record.ts';
 import { type CoapAnswer, type CoapCall, call } from '../../wire/coap/blockwise-client.ts';
 import type { Remote } from '../../wire/coap/message.ts';
+import { coapUri } from '../../wire/coap/uri.ts';
 import { childIn } from '../rights/child-scope.ts';
 import type { Inventory } from '../store/inventory.ts';
 import type { CoapNetwork } from './coap-network.ts';
-import type { DeviceAddresses, PeerAddress } from './device-addresses.ts';
+import { type DeviceAddresses, type PeerAddress, placeOf } from './device-addresses.ts';
 import type { DeviceContexts } from './device-contexts.ts';
 
 export interface DeviceLocatorParts {
@@ -16,7 +18,7 @@ export interface DeviceLocatorParts {
   /** The network that reaches a device at this address and port: that of DTLS while it has an association with it. */
   readonly networkAt: (address: string, port: number) => CoapNetwork;
   /** The security contexts of OSCORE, where it is served. */
-  readonly contexts: Pick<DeviceContexts, 'has'> | undefined;
+  readonly contexts: Pick<DeviceContexts, 'has' | 'isAt'> | undefined;
   readonly addresses: DeviceAddresses;
   readonly inventory: Inventory;
   readonly database: Database;
@@ -41,6 +43,37 @@ export class DeviceLocator {
     const heard = addresses.get(deviceId);
     const present = heard ? networkAt(heard.address, heard.port) : network;
     return ((hasKey && secureNetwork) || present).uriTowards(heard?.address, path, heard?.heardOn);
+  }
+
+  /**
+   * URI of an address and port: `coaps` while there is an association with who is there, else `coap`.
+   * @param deviceId also `coaps` where this device was heard there last over DTLS, and its association has ended since
+   */
+  uriOf({ address, port }: PeerAddress, deviceId?: string): string {
+    const { network, networkAt, inventory } = this.#parts;
+    const secure = coapUri(address, port, '', 'coaps');
+    const isSecure =
+      networkAt(address, port) !== network ||
+      (deviceId !== undefined && inventory.get(deviceId)?.address === secure);
+    return isSecure ? secure : coapUri(address, port);
+  }
+
+  /** Whether there is an association where a device was heard last. */
+  isReached(deviceId: string): boolean {
+    const heard = this.#parts.addresses.get(deviceId);
+    return heard !== undefined && this.#parts.networkAt(heard.address, heard.port) !== this.#parts.network;
+  }
+
+  /**
+   * What protects the messages of a directly attached device, as it was heard last. Undefined behind a child gateway.
+   */
+  securityOf(record: DeviceRecord): 'DTLS' | 'OSCORE' | 'TLS' | 'none' | undefined {
+    const { deviceId, via, address } = record;
+    if (via !== undefined) return undefined;
+    if (address.startsWith('coaps:')) return 'DTLS';
+    if (address.startsWith('https:')) return 'TLS';
+    const place = placeOf(record);
+    return place && this.#parts.contexts?.isAt(deviceId, place) ? 'OSCORE' : 'none';
   }
 
   /** URI by which a device gets a path of images: by HTTP when that is how it comes. @throws {PosternError} as `uriFor` */

@@ -5,21 +5,12 @@ import type { Inventory } from '../store/inventory.ts';
 import type { Arrivals } from './arrivals.ts';
 import type { DeviceAddress, DeviceAddresses } from './device-addresses.ts';
 import type { DeviceLocator } from './device-locator.ts';
-import {
-  type Finding,
-  isAtItsAddress,
-  missing,
-  nothingAt,
-  noWayTo,
-  peerUri,
-  proven,
-  unproven,
-} from './presence.ts';
+import { type Finding, isAtItsAddress, missing, nothingAt, noWayTo, proven, unproven } from './presence.ts';
 
 export interface DeviceQuestionsParts {
   readonly inventory: Pick<Inventory, 'get'>;
   readonly addresses: Pick<DeviceAddresses, 'get' | 'successorOf'>;
-  readonly locator: Pick<DeviceLocator, 'answers' | 'isInReach'>;
+  readonly locator: Pick<DeviceLocator, 'answers' | 'isInReach' | 'uriOf'>;
   readonly arrivals: Pick<Arrivals, 'lastOf' | 'next'>;
   /** Asks an OMA DM device for a session by Package #0. */
   readonly requestSession: (deviceId: string) => Promise<void>;
@@ -69,13 +60,13 @@ export class DeviceQuestions {
     if (!known) return missing('no address of it is known');
     const other = addresses.successorOf(deviceId);
     if (other !== undefined) return missing(isAtItsAddress(other));
-    if (!locator.isInReach(known)) return noWayTo(known);
+    if (!locator.isInReach(known)) return noWayTo(locator.uriOf(known, deviceId));
     const before = arrivals.lastOf(deviceId);
     // A ping that could not be sent says nothing of the device.
     const answers = await locator.answers(known, patience.ping).catch(() => undefined);
     if (arrivals.lastOf(deviceId) > before) return proven;
     if (answers === undefined) return unproven;
-    if (!answers) return nothingAt(known);
+    if (!answers) return nothingAt(locator.uriOf(known, deviceId));
     const isProofDue = record?.state === 'unreachable' || clock.now() - before >= provenFor;
     return isProofDue ? await this.#prove(deviceId, known) : unproven;
   }
@@ -116,16 +107,17 @@ export class DeviceQuestions {
 
   /** Has a device open a session with the gateway. Both prove themselves in it. */
   async #askForSession(deviceId: string, known: DeviceAddress): Promise<Finding> {
-    const { requestSession, arrivals, clock } = this.#parts;
+    const { locator, requestSession, arrivals, clock } = this.#parts;
     const start = clock.now();
     try {
       await requestSession(deviceId);
     } catch (thrown) {
       const { code, message } = asPosternError(thrown);
       if (code === 'full') return unproven;
-      return code === 'timeout' ? nothingAt(known) : missing(message);
+      return code === 'timeout' ? nothingAt(locator.uriOf(known, deviceId)) : missing(message);
     }
     if (await arrivals.next(deviceId, known, { since: start, timeout: patience.session })) return proven;
-    return missing(`what answers at ${peerUri(known)} does not prove that it is this device`);
+    const uri = locator.uriOf(known, deviceId);
+    return missing(`what answers at ${uri} does not prove that it is this device`);
   }
 }

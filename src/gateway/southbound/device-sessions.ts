@@ -182,7 +182,7 @@ export class DeviceSessions {
       way: 'coap',
       // OSCORE does not protect the address: what comes in clear from there is another association.
       associations: [`${remote.key} ${remote.identity ?? ''} ${local.bound}`],
-      address: coapUri(remote.address, remote.port),
+      address: coapUri(remote.address, remote.port, '', local.scheme),
       identity: remote.identity,
       from: { address: remote.address, port: remote.port, heardOn: local.bound },
       proved: (deviceId) => local.endpoint().vouch(remote, deviceId),

@@ -332,7 +332,7 @@ export class HttpBinding implements AsyncDisposable {
       associations: [connectionOf(request.socket), ...(known === null ? [] : [uriAssociation(known)])],
       // Requests of one session may use several connections.
       uriFor: (random) => `${this.#uriOf(request)}?${sessionParameter}=${random}`,
-      address: `http://${uriHost(address)}`,
+      address: `${this.#parts.tls ? 'https' : 'http'}://${uriHost(address)}`,
       serverId: this.#parts.settings.serverId,
       proved: (deviceId) => this.#proved(request, deviceId),
     };

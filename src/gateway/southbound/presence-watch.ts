@@ -8,7 +8,7 @@ import type { Inventory } from '../store/inventory.ts';
 import type { Arrivals } from './arrivals.ts';
 import type { Associations } from './associations.ts';
 import type { DeviceAddresses, PeerAddress } from './device-addresses.ts';
-import { type Finding, isAtItsAddress, peerUri, type SilenceOf, silenceOf } from './presence.ts';
+import { type Finding, isAtItsAddress, type SilenceOf, silenceOf } from './presence.ts';
 
 export interface PresenceWatchParts {
   readonly inventory: Inventory;
@@ -17,6 +17,10 @@ export interface PresenceWatchParts {
   readonly associations: Pick<Associations, 'heard' | 'missing'>;
   /** Asks a directly attached device whether it is there. */
   readonly ask: (deviceId: string) => Promise<Finding>;
+  /** URI of the address that a device was heard from. */
+  readonly uriOf: (from: PeerAddress) => string;
+  /** Why a directly attached device is locked out, as one line for a person; undefined where it is not. */
+  readonly lockedOut: (record: DeviceRecord) => string | undefined;
   /** The registration of a directly attached LwM2M client. */
   readonly registrationOf: (deviceId: string) => SilenceOf['registration'];
   /** `limits.device-expiry` in milliseconds. */
@@ -77,6 +81,7 @@ export class PresenceWatch implements Disposable {
   /** Starts to watch. */
   start(): void {
     this.#refresh();
+    this.review();
     this.#schedule();
   }
 
@@ -97,11 +102,11 @@ export class PresenceWatch implements Disposable {
    * @param from absent over HTTP
    */
   heard(deviceId: string, from: PeerAddress | undefined): void {
-    const { addresses, arrivals, associations, inventory } = this.#parts;
+    const { addresses, arrivals, associations, inventory, uriOf } = this.#parts;
     const other = from && addresses.heard(deviceId, from, true);
     arrivals.heard(deviceId, from);
     this.#heard(deviceId);
-    const where = from && { address: peerUri(from), ...pick(from) };
+    const where = from && { address: uriOf(from), ...pick(from) };
     this.#store(() => associations.heard(deviceId, where));
     // Two devices of one protocol cannot share a socket, so the other one is not there any more.
     if (other !== undefined && inventory.get(other)?.protocol === inventory.get(deviceId)?.protocol)
@@ -111,7 +116,20 @@ export class PresenceWatch implements Disposable {
   /** To be called with what came of a question to a device, or of a message to it. */
   found(deviceId: string, finding: Finding): void {
     if (this.#stopped || finding.kind !== 'missing') return;
-    this.#store(() => this.#parts.associations.missing(deviceId, finding.reason));
+    const { inventory, lockedOut, associations } = this.#parts;
+    const record = inventory.get(deviceId);
+    // That nothing answers is true as well, but is not the cause.
+    const reason = (record && lockedOut(record)) ?? finding.reason;
+    this.#store(() => associations.missing(deviceId, reason));
+  }
+
+  /** Notes which devices are locked out. Each sweep does so too, so what the disk does not take now is stored later. */
+  review(): void {
+    const { inventory, lockedOut } = this.#parts;
+    for (const record of [...inventory.values()]) {
+      const reason = record.via === undefined ? lockedOut(record) : undefined;
+      if (reason !== undefined) this.found(record.deviceId, { kind: 'missing', reason });
+    }
   }
 
   /** To be called when the gateway asks a device for a message. */
@@ -185,6 +203,7 @@ export class PresenceWatch implements Disposable {
   async #sweep(): Promise<void> {
     const { clock } = this.#parts;
     this.#refresh();
+    this.review();
     if (clock.now() - this.#writtenAt >= writeEvery) this.#write();
     const due = Iterator.from(this.#contacts).filter(([, { askAt }]) => askAt <= clock.now());
     const worker = async () => {

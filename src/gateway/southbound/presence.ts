@@ -1,6 +1,4 @@
 import type { DeviceRecord, DeviceRecords } from '../../mo/device-record.ts';
-import { coapUri } from '../../wire/coap/uri.ts';
-import type { PeerAddress } from './device-addresses.ts';
 
 /**
  * Presence of a device, for OMA DM devices and LwM2M clients alike. `undefined` is a device that is not attached.
@@ -39,11 +37,10 @@ export type Finding =
 export const proven: Finding = { kind: 'proven' };
 export const unproven: Finding = { kind: 'unproven' };
 export const missing = (reason: string): Finding => ({ kind: 'missing', reason });
-export const nothingAt = (peer: PeerAddress): Finding => missing(`nothing answers at ${peerUri(peer)}`);
+/** @param uri where the device was heard last, as `DeviceLocator.uriOf` says it */
+export const nothingAt = (uri: string): Finding => missing(`nothing answers at ${uri}`);
 export const isAtItsAddress = (other: string): string => `${other} is at its address now`;
-export const noWayTo = (peer: PeerAddress): Finding =>
-  missing(`no network interface leads to ${peerUri(peer)}`);
-export const peerUri = ({ address, port }: PeerAddress): string => coapUri(address, port);
+export const noWayTo = (uri: string): Finding => missing(`no network interface leads to ${uri}`);
 
 /** Milliseconds that a client in queue mode listens after it was heard: MAX_TRANSMIT_WAIT (RFC 7252 section 4.8.2). */
 export const awakeFor = 93_000;

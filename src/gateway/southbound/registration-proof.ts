@@ -105,7 +105,7 @@ export class RegistrationProof implements AsyncDisposable {
         mode: GatewayMode.Adaptation,
         origin: originOf(deviceId),
         protocol: 'LwM2M',
-        address: coapUri(address, port),
+        address: coapUri(address, port, '', local.scheme),
         ...(heardOn !== undefined && { heardOn }),
         isGateway: false,
         objects: paths.map(pathText).join(' '),

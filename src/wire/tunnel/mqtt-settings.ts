@@ -1,7 +1,5 @@
-import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import type { IClientOptions } from 'mqtt';
-import { PosternError } from '../../base/errors.ts';
-import { readPem } from '../../base/pem.ts';
+import { demandTls, readPem } from '../../base/pem.ts';
 
 /** How to reach and to trust an MQTT broker. */
 export interface MqttSettings {
@@ -21,6 +19,8 @@ export interface MqttSettings {
   readonly key?: string;
   /** Reads the file of `key`, where it may be encrypted. */
   readonly readKey?: (file: string) => Buffer;
+  /** Table of the configuration that names `cert` and `key`: `mqtt` by default, `enrolment` for a claim. */
+  readonly table?: string;
   /** Largest packet that the broker takes, in bytes, if the broker does not say so itself. */
   readonly maxPacket?: number;
 }
@@ -61,10 +61,10 @@ export function endpointOf(url: string): IClientOptions {
  * Reads the TLS files. They are read for each attempt to connect, because certificates are renewed while Postern runs.
  * @throws {PosternError} `configuration` when a file cannot be read
  */
-export const tlsFiles = ({ ca, cert, key, readKey }: MqttSettings): IClientOptions => ({
+export const tlsFiles = ({ ca, cert, key, readKey, table = 'mqtt' }: MqttSettings): IClientOptions => ({
   ...(ca !== undefined && { ca: readPem(ca, 'mqtt.ca') }),
-  ...(cert !== undefined && { cert: readPem(cert, 'mqtt.cert') }),
-  ...(key !== undefined && { key: readPem(key, 'mqtt.key', readKey) }),
+  ...(cert !== undefined && { cert: readPem(cert, `${table}.cert`) }),
+  ...(key !== undefined && { key: readPem(key, `${table}.key`, readKey) }),
 });
 
 /**
@@ -73,13 +73,10 @@ export const tlsFiles = ({ ca, cert, key, readKey }: MqttSettings): IClientOptio
  */
 export function demandUsable(settings: MqttSettings): void {
   const files = tlsFiles(settings);
-  if (Object.keys(files).length === 0) return;
-  try {
-    createSecureContext(files as SecureContextOptions);
-  } catch (cause) {
-    // The files may be those of the claim as well.
-    const named = [settings.ca, settings.cert, settings.key].filter((file) => file !== undefined);
-    const { reason = String(cause) } = cause as { readonly reason?: string };
-    throw new PosternError('configuration', `${named.join(', ')}: TLS cannot use them: ${reason}`, { cause });
-  }
+  const at = (name: 'ca' | 'cert' | 'key') => {
+    const file = settings[name];
+    const key = name === 'ca' ? 'mqtt.ca' : `${settings.table ?? 'mqtt'}.${name}`;
+    return file === undefined ? undefined : { key, file, pem: String(files[name]) };
+  };
+  demandTls({ ca: at('ca'), cert: at('cert'), key: at('key') });
 }

@@ -15,8 +15,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import type { Events } from '../../../src/base/events.ts';
 import { BoardIdentity } from '../../../src/gateway/northbound/board-identity.ts';
 import { DepartureMarks } from '../../../src/gateway/northbound/departure-marks.ts';
+import type { EnrolmentWay } from '../../../src/gateway/northbound/enrolment.ts';
 import { IdentityFiles } from '../../../src/gateway/northbound/identity-files.ts';
 import { OwnerBranch } from '../../../src/gateway/northbound/owner-branch.ts';
 import { Ownership } from '../../../src/gateway/northbound/ownership.ts';
@@ -116,7 +118,6 @@ describe('departure of a gateway', () => {
     branch.rollback();
     branch.committed();
     assert.ok(existsSync(marks.next), 'an Atomic that fails takes nothing back');
-    ownership.problem = 'it waits';
     withdraw();
     assert.deepEqual([existsSync(marks.next), ownership.problem], [false, '']);
     assert.equal(events.count('departure.transfer-failed'), 1);
@@ -153,6 +154,54 @@ describe('departure of a gateway', () => {
       [failures, marks.state, existsSync(join(folder, 'enrolled.json'))],
       [[], undefined, true],
     );
+  });
+
+  test('what a transfer waits for is shown while it waits: the reason, and the next attempt at the broker', async (t) => {
+    const marks = new DepartureMarks(identity(t));
+    const asked = Promise.withResolvers<never>();
+    const url = 'mqtts://next.example';
+    let way: EnrolmentWay = { connected: false, url, reason: 'connect ECONNREFUSED', retryInSeconds: 12 };
+    let tell: Events['emit'] = () => {};
+    const ownership = new Ownership({
+      gatewayId: 'gw-1',
+      server: 'dm.example',
+      enrol: async (_order, events, stop, asks) => {
+        tell = (...event) => events.emit(...event);
+        stop.addEventListener('abort', () => asked.reject(stop.reason));
+        asks(() => way);
+        return await asked.promise;
+      },
+      marks,
+      failed: () => {},
+      startAgain: () => {},
+      clock: new HandClock(),
+      events: new EventRecorder(),
+    });
+    const shown = () => ownership.transfer;
+    assert.equal(shown(), undefined);
+    mkdirSync(marks.next);
+    writeFileSync(
+      join(marks.next, 'order.json'),
+      JSON.stringify({ server: 'dm.next', code: 'c', keep: true }),
+    );
+    ownership.start();
+    await turn();
+    const unreached = `NOT CONNECTED to ${url}: connect ECONNREFUSED`;
+    assert.deepEqual(shown(), {
+      server: 'dm.next',
+      waiting: `${unreached}; next attempt in 12 s`,
+    });
+    assert.equal(ownership.problem, unreached, 'no figure that changes by itself');
+    way = { connected: true, url };
+    assert.deepEqual([shown()?.waiting, ownership.problem], ['it is asked', '']);
+    tell('enrolment.waiting', { gateway: 'gw-1', reason: 'a person has to approve it' });
+    assert.equal(shown()?.waiting, 'a person has to approve it');
+    way = { connected: false, url };
+    assert.equal(ownership.problem, `a person has to approve it; NOT CONNECTED to ${url}`);
+    ownership.order('Withdraw', '').begin();
+    assert.deepEqual([shown(), ownership.problem], [undefined, '']);
+    await turn();
+    assert.equal(shown(), undefined);
   });
 
   test('a full disk takes the order to end, and the end itself; a transfer is refused there', (t) => {

@@ -77,7 +77,9 @@ describe('contexts that a bootstrap issues', () => {
     const file = join(folder, 'issued.db');
     const database = openDatabase(file, gatewaySchema);
     const first = run(database, { configured: context(1) });
+    assert.equal(first.contexts.has('device'), false);
     first.keys.add('device', keyOf(2));
+    assert.equal(first.contexts.has('device'), true, 'what comes in clear from its address is a stranger');
     assert.equal(first.contexts.size, 2);
     await database.settled();
     const second = run(database, { configured: context(1) });

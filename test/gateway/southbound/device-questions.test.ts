@@ -5,6 +5,7 @@ import { DeviceQuestions } from '../../../src/gateway/southbound/device-question
 import { nothingAt, unproven } from '../../../src/gateway/southbound/presence.ts';
 import { HandClock } from '../../hand-clock.ts';
 
+const uri = 'coaps://192.0.2.1:7';
 const known = { address: '192.0.2.1', port: 7, proven: true };
 const elsewhere = { address: '198.51.100.1', port: 1, key: '198.51.100.1|1' };
 
@@ -14,7 +15,7 @@ function asking(ping: () => boolean, session: () => void = () => {}) {
   return new DeviceQuestions({
     inventory: { get: () => ({ state: 'attached', address: 'coap://192.0.2.1:7' }) as never },
     addresses: { get: () => known, successorOf: () => undefined },
-    locator: { isInReach: () => true, answers: async () => ping() },
+    locator: { isInReach: () => true, answers: async () => ping(), uriOf: () => uri },
     arrivals: { lastOf: () => clock.now(), next: async () => false },
     requestSession: async () => session(),
     askClient: undefined,
@@ -39,7 +40,7 @@ describe('what is full says nothing of a device', () => {
   });
 
   test('a device that is silent, or cannot prove itself, gives its place', async () => {
-    assert.deepEqual(await asking(() => false).ask('a'), nothingAt(known));
+    assert.deepEqual(await asking(() => false).ask('a'), nothingAt(uri));
     assert.equal(await asking(() => false).livesElsewhere('a', elsewhere), false);
     assert.equal(await asking(() => true).livesElsewhere('a', elsewhere), false);
   });

@@ -24,6 +24,7 @@ import { Outbox } from '../../../src/gateway/store/outbox.ts';
 import { gatewaySchema } from '../../../src/gateway/store/schema.ts';
 import type { DeviceRecord } from '../../../src/mo/device-record.ts';
 import { gwConfig, gwConfigDefaults } from '../../../src/mo/gw-config.ts';
+import { coapUri } from '../../../src/wire/coap/uri.ts';
 import { EventRecorder } from '../../event-recorder.ts';
 import { HandClock } from '../../hand-clock.ts';
 import { testSealing } from '../../state-files.ts';
@@ -46,13 +47,19 @@ const record = (deviceId: string, more: Partial<DeviceRecord> = {}): DeviceRecor
 });
 
 interface Setup {
+  readonly lockedOut?: (deviceId: string) => string | undefined;
   readonly configured?: number;
   readonly registrations?: Readonly<Record<string, NonNullable<SilenceOf['registration']>>>;
   readonly answer?: (deviceId: string) => Promise<Finding> | Finding;
 }
 
 function start(records: readonly DeviceRecord[], setup: Setup = {}) {
-  const { configured, registrations = {}, answer = () => missing('nothing answers') } = setup;
+  const {
+    lockedOut = () => undefined,
+    configured,
+    registrations = {},
+    answer = () => missing('nothing answers'),
+  } = setup;
   const database = openDatabase(':memory:', gatewaySchema);
   const clock = new HandClock();
   const events = new EventRecorder();
@@ -90,6 +97,8 @@ function start(records: readonly DeviceRecord[], setup: Setup = {}) {
       asked.push([deviceId, Math.floor((clock.now() - begin) / minute)]);
       return await answer(deviceId);
     },
+    uriOf: ({ address, port }) => coapUri(address, port),
+    lockedOut: ({ deviceId }) => lockedOut(deviceId),
     registrationOf: (deviceId) => registrations[deviceId],
     configured,
     clock,
@@ -258,6 +267,43 @@ test('the watch continues after an error in a question or in a sweep, and report
     ['presence', sweep, 10],
     ['presence', sweep, 100],
   ]);
+});
+
+test('a device that is locked out is unreachable for that cause, whatever a question finds, until it is heard', async () => {
+  const out = new Set(['old']);
+  const { watch, pass, inventory, events, outbox } = start(
+    [record('old'), record('late'), record('behind', { via: 'gw-2' })],
+    { lockedOut: (id) => (out.has(id) ? 'its account has ended' : undefined), configured: 3600 },
+  );
+  const shown = (id: string) => [inventory.get(id)?.state, inventory.get(id)?.reason];
+  assert.deepEqual(shown('old'), ['unreachable', 'its account has ended'], 'it was so before the start');
+  for (const id of ['late', 'behind']) out.add(id);
+  await pass(minute);
+  assert.deepEqual(shown('late'), ['unreachable', 'its account has ended']);
+  assert.deepEqual(shown('behind'), ['attached', undefined], 'its own gateway judges it');
+  await pass(6 * hour);
+  watch.found('late', missing('nothing answers'));
+  assert.deepEqual(shown('late'), ['unreachable', 'its account has ended']);
+  assert.equal(events.count('device.unreachable'), 2, 'each is told once');
+  assert.equal(outbox.size, 2);
+  out.delete('late');
+  watch.heard('late', { address: '192.0.2.1', port: 1 });
+  assert.deepEqual(shown('late'), ['attached', undefined]);
+});
+
+test('what locks a device out is stored later where the disk takes nothing', async () => {
+  const reason = 'its account has ended '.repeat(400);
+  const out = new Set<string>();
+  const setup = { lockedOut: (id: string) => (out.has(id) ? reason : undefined) };
+  const { database, pass, watch, inventory } = start([record('a')], setup);
+  const { page_count: pages } = database.prepare('PRAGMA page_count').get() as { page_count: number };
+  database.prepare(`PRAGMA max_page_count = ${pages}`).get();
+  out.add('a');
+  watch.review();
+  assert.equal(inventory.get('a')?.state, 'attached');
+  database.prepare('PRAGMA max_page_count = 1000000').get();
+  await pass(minute);
+  assert.deepEqual([inventory.get('a')?.state, inventory.get('a')?.reason], ['unreachable', reason]);
 });
 
 test('if the disk is full, the watch continues, reports this, and stores its findings when there is room', async () => {

@@ -77,7 +77,10 @@ export const certificatesIn = (pem: string): X509Certificate[] =>
  */
 export function ownKey(key: string, chain: string | undefined): OwnKey {
   const privateKey = createPrivateKey(key);
-  if (!isUsable(privateKey)) throw new Error('the key is not an elliptic curve key on P-256');
+  if (!isUsable(privateKey))
+    throw new Error(
+      'the key is not an elliptic curve key on P-256; make one by openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256',
+    );
   const certificates = chain === undefined ? [] : certificatesIn(chain);
   const [own] = certificates;
   if (chain !== undefined && !own) throw new Error('there is no certificate');
