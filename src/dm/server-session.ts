@@ -1,7 +1,7 @@
 import { asPosternError, PosternError } from '../base/errors.ts';
 import { ownText } from '../base/own-bytes.ts';
 import type { Alert, Command, Item, Results, SyncmlMessage } from '../wire/syncml/message.ts';
-import { isCompositeCommand } from '../wire/syncml/message.ts';
+import { isCompositeCommand, isWritable } from '../wire/syncml/message.ts';
 import type { Seal } from './authentication.ts';
 import type { TreeCommandName } from './commands.ts';
 import { nameOf } from './replies.ts';
@@ -48,7 +48,7 @@ export const hasExec = (operations: readonly Operation[]): boolean =>
 /** What a client answered to an operation. */
 export interface OperationOutcome {
   readonly operation: Operation;
-  /** DM status; 215 when the client sent none. */
+  /** DM status; 215 when the client sent none. 400 or 413 may be this side's own: no message, or not this client, takes the command. */
   readonly status: number;
   /** What a Get found: an entry for each node. */
   readonly results: readonly {
@@ -295,15 +295,18 @@ export class ServerSession extends Session {
   #sendAll(operations: readonly Operation[]): boolean {
     this.#records = operations.map(recordOf);
     let isSent = false;
-    for (const record of this.#records)
-      if (this.#isRefused(record.operation)) record.status = DmStatus.RequestEntityTooLarge;
-      else {
-        isSent = true;
-        this.outgoing.push({
-          command: commandOf(record.operation),
-          sent: (command, msgId) => this.#follow(record, command, msgId),
-        });
+    for (const record of this.#records) {
+      if (isUnwritable(record)) continue;
+      if (this.#isRefused(record.operation)) {
+        record.status = DmStatus.RequestEntityTooLarge;
+        continue;
       }
+      isSent = true;
+      this.outgoing.push({
+        command: commandOf(record.operation),
+        sent: (command, msgId) => this.#follow(record, command, msgId),
+      });
+    }
     return isSent;
   }
 
@@ -348,6 +351,15 @@ export const valueText = (data: string | Uint8Array): string =>
   typeof data === 'string' ? data : Buffer.from(data).toString();
 
 async function* nothing(): Work {}
+
+/** Whether an operation cannot be written, such as for its URI, and is not sent. Its record says so, and those of the parts to blame. */
+function isUnwritable(record: Sending): boolean {
+  const isWhole = 'operations' in record.operation;
+  if (isWhole ? !record.parts.map(isUnwritable).includes(true) : isWritable(commandOf(record.operation)))
+    return false;
+  record.status = DmStatus.BadRequest;
+  return true;
+}
 
 /** A URI without the `./` that a peer may leave out. */
 const plainUri = (uri: string): string => uri.replace(/^\.\//, '');

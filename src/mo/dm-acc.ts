@@ -221,13 +221,25 @@ const textOf = (node: TndsNode | undefined, ...path: string[]): string | undefin
   return typeof value === 'string' ? value : undefined;
 };
 
+/** The address of a server, with its port where the address has none. */
+export function addressWith(address: string | undefined, port: string | undefined): string | undefined {
+  if (address === undefined || port === undefined || !URL.canParse(address)) return address;
+  const url = new URL(address);
+  if (url.port === '') url.port = port;
+  return url.href;
+}
+
 /**
  * Reads an account from a subtree, whatever the names of its inner nodes.
  * @throws {PosternError} `malformed` when it is not a DM account with a credential for each side
  */
 export function readAccount(root: TndsNode): DmAccount {
   const serverId = textOf(root, 'ServerID');
-  const address = textOf(childOf(root, 'AppAddr')?.children?.[0], 'Addr');
+  const place = childOf(root, 'AppAddr')?.children?.[0];
+  const address = addressWith(
+    textOf(place, 'Addr'),
+    textOf(childOf(place, 'Port')?.children?.[0], 'PortNbr'),
+  );
   if (textOf(root, 'AppID') !== 'w7' || !serverId || !address)
     throw new PosternError('malformed', 'not a DM account: AppID w7, ServerID and an address are needed');
   if (!isServerId(serverId))

@@ -1,7 +1,7 @@
 import { PosternError } from '../base/errors.ts';
 import type { Credential, Scheme } from '../dm/authentication.ts';
 import type { Characteristic } from '../wire/syncml/provisioning.ts';
-import type { DmAccount } from './dm-acc.ts';
+import { addressWith, type DmAccount } from './dm-acc.ts';
 
 /**
  * AAUTHLEVEL of the credential of the client (own) and of the server (peer): OMA DM bootstrap 1.2.1, mapping of `w7`.
@@ -37,14 +37,10 @@ function accountOf(application: Characteristic): DmAccount {
   };
 }
 
-/** The address of an APPADDR, with its port where the address has none. */
+/** The address of an APPADDR, with its port. */
 function addressOf(appAddr: Characteristic | undefined): string | undefined {
-  const address = appAddr?.parameters.ADDR;
   const port = appAddr?.children.find(({ type }) => type === 'PORT')?.parameters.PORTNBR;
-  if (address === undefined || port === undefined || !URL.canParse(address)) return address;
-  const url = new URL(address);
-  if (url.port === '') url.port = port;
-  return url.href;
+  return addressWith(appAddr?.parameters.ADDR, port);
 }
 
 /** The credential of a level, with the schemes of all its characteristics APPAUTH. */

@@ -5,7 +5,7 @@ import type { OperationOutcome } from '../../src/dm/server-session.ts';
 import { decodeMessage, encodeMessage, MediaType } from '../../src/wire/syncml/codec.ts';
 import { elementOf, type SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import { encodeXml } from '../../src/wire/syncml/xml.ts';
-import { client, noncePair, server, statusesOf } from './parties.ts';
+import { client, converse, manage, noncePair, server, statusesOf } from './parties.ts';
 
 const forms = ['\u0000', '\u0001', '\ufffe', '&#0;', '&#x0;', '&#x1F;', '&#xD800;', '&#65535;', '&#9999999;'];
 
@@ -75,4 +75,63 @@ test('such a character in what is no value, and other faults, refuse the message
   const withId = { ...start, header: { ...start.header, sessionId: '1@' } };
   for (const form of forms) assert.throws(() => written(withId, form), { code: 'malformed' }, form);
   assert.throws(() => written(withId, '&#65;<'), { code: 'malformed' });
+});
+
+// conforms: REP-22
+for (const mediaType of [MediaType.Xml, MediaType.Wbxml, MediaType.Cbor])
+  test(`an order with such a character in a URI or a type gets 400 and is not sent; the others count (${mediaType})`, async () => {
+    for (const unfit of ['\u0000', '\u001b', '\ufffe', '\ud800']) {
+      const get = (uri: string) => ({ name: 'Get', uri }) as const;
+      const bad = get(`./Site/a${unfit}`);
+      const replace = { name: 'Replace', uri: './Site/Name', data: 'south' } as const;
+      const { outcomes, said } = await manage(
+        [
+          get('./Site/Count'),
+          bad,
+          { name: 'Replace', uri: './Site/Name', type: `text/${unfit}`, data: 'lost' },
+          { name: 'Add', uri: './Site/Rooms/R', format: `no${unfit}de` },
+          { name: 'Copy', uri: './Site/Name', from: `./Site/${unfit}` },
+          { name: 'Exec', uri: './Do', correlator: unfit },
+          { name: 'Sequence', operations: [get('./Site/Count'), { name: 'Atomic', operations: [bad] }] },
+          { name: 'Atomic', operations: [{ name: 'Replace', uri: './Site/Name', data: 'lost' }, bad] },
+          replace,
+          get('./Site/Serial'),
+        ],
+        undefined,
+        {},
+        mediaType,
+      );
+      assert.deepEqual(
+        outcomes.map(({ status }) => status),
+        [200, 400, 400, 400, 400, 400, 400, 400, 200, 200],
+      );
+      // In a compound the part to blame is shown. What is beside it was not executed.
+      const [sequence, atomic] = [outcomes[6]?.parts, outcomes[7]?.parts];
+      assert.deepEqual(
+        sequence?.map(({ status }) => status),
+        [215, 400],
+      );
+      assert.deepEqual(
+        atomic?.map(({ status }) => status),
+        [215, 400],
+      );
+      assert.deepEqual([outcomes[0]?.results[0]?.data, outcomes[9]?.results[0]?.data], ['3', 's-1']);
+      const names = said.flatMap(({ commands }) => commands.map(({ name }) => name));
+      assert.ok(!names.some((name) => ['Add', 'Copy', 'Exec', 'Atomic', 'Sequence'].includes(name)));
+    }
+  });
+
+// conforms: REP-22
+test('orders that cannot be written, and nothing else, are a round of their own: the work goes on', async () => {
+  const { device, dm } = noncePair();
+  const rounds: number[][] = [];
+  const serverSide = server(dm, {
+    work: async function* () {
+      for (const uri of ['./Site/\u0001', './Site/Name'])
+        rounds.push((yield [{ name: 'Get', uri }]).map(({ status }) => status));
+    },
+  });
+  await converse(client(device), serverSide, undefined, MediaType.Xml);
+  assert.deepEqual(rounds, [[400], [200]]);
+  assert.equal(serverSide.outcome?.status, 200);
 });

@@ -14,7 +14,7 @@ import {
 } from '../../src/mo/dm-acc.ts';
 import { deviceAttachAlert, readDeviceAttach } from '../../src/mo/gateway-alerts.ts';
 import { ownVocabulary } from '../../src/mo/vocabulary.ts';
-import { decodeTnds, encodeTnds } from '../../src/wire/syncml/tnds.ts';
+import { decodeTnds, encodeTnds, type TndsNode } from '../../src/wire/syncml/tnds.ts';
 
 const account: DmAccount = {
   serverId: 'gateway.example',
@@ -29,6 +29,49 @@ const account: DmAccount = {
 test('an account is the same after encoding and decoding as TNDS', () => {
   const text = encodeTnds({ path: './Inbox', root: accountNodes('x', account) });
   assert.deepEqual(readAccount(decodeTnds(text).root), account);
+});
+
+// conforms: OBJ-1
+test('the port of an account counts where its address has none', () => {
+  const root = accountNodes('x', account);
+  const withPort = (address: string, port: string) => ({
+    ...root,
+    children: root.children?.map((node) =>
+      node.name !== 'AppAddr'
+        ? node
+        : ({
+            name: 'AppAddr',
+            format: 'node',
+            children: [
+              {
+                name: 'a',
+                format: 'node',
+                children: [
+                  { name: 'Addr', format: 'chr', value: address },
+                  {
+                    name: 'Port',
+                    format: 'node',
+                    children: [
+                      {
+                        name: 'p',
+                        format: 'node',
+                        children: [{ name: 'PortNbr', format: 'chr', value: port }],
+                      },
+                    ],
+                  },
+                ],
+              },
+            ],
+          } as const),
+    ),
+  });
+  for (const [address, port, expected] of [
+    ['coap://192.0.2.1/dm', '5690', 'coap://192.0.2.1:5690/dm'],
+    ['https://dm.example:444/dm', '8443', 'https://dm.example:444/dm'],
+    ['https://dm.example/dm', 'none', 'https://dm.example/dm'],
+    ['192.0.2.1', '8443', '192.0.2.1'],
+  ] as const)
+    assert.equal(readAccount(withPort(address, port) as TndsNode).address, expected);
 });
 
 test('an account without credentials is refused', () => {

@@ -106,6 +106,22 @@ export function commandForXml<C extends Command>(command: C): C {
   return 'items' in command ? { ...command, items: command.items.map(itemForXml) } : command;
 }
 
+/**
+ * Whether XML can hold each text of a command that is no value, such as a URI. It has no other form, and every coding can be changed
+ * into XML.
+ */
+export const isWritable = (command: Command): boolean =>
+  !('items' in command) ||
+  [
+    'correlator' in command ? command.correlator : undefined,
+    ...command.items.flatMap(({ target, source, meta }) => [
+      target?.locUri,
+      source?.locUri,
+      meta?.format,
+      meta?.type,
+    ]),
+  ].every((text) => text === undefined || fitsXml(text));
+
 const credFields = { meta: optional(Meta), data: one(text('Data')) };
 export type Cred = Infer<typeof credFields>;
 const Cred: Shape<Cred> = struct('Cred', credFields);
