@@ -2,6 +2,7 @@ import type { NodeOperation, Operation, OperationOutcome } from '../../dm/server
 import { DmStatus } from '../../dm/status.ts';
 import { type NodePath, parseNodeUri } from '../../dm/uri.ts';
 import { type Path, pathText } from '../../wire/lwm2m/path.ts';
+import { isTndsType } from '../../wire/syncml/tnds.ts';
 import type { Registration } from '../store/registrations.ts';
 import { type AdaptedCompositeParts, performComposite } from './adapted-composite.ts';
 import { AdaptedCreation } from './adapted-creation.ts';
@@ -78,7 +79,9 @@ export class AdaptedClient {
   async #command(operation: SingleOperation): Promise<Partial<OperationOutcome>> {
     if (operation.name === 'Alert') throw notSupported('an LwM2M client has no user to ask');
     if (this.#isCreate(operation)) return (await this.#creation.create([operation])).outcomes[0]!;
-    const { name, uri } = operation;
+    const { name, uri, type } = operation;
+    if (name !== 'Get' && isTndsType(type))
+      throw notSupported('no TNDS object but in an Add of an object instance');
     const { path, query } = parseNodeUri(uri);
     if (name === 'Get') return { results: await this.#reader.get(path, query) };
     if (query !== undefined) throw commandNotAllowed(uri, name);
