@@ -103,7 +103,7 @@ export const triggerAnswer = v.strictObject({
         v.strictObject({
           device: deviceId,
           status: dmStatus(
-            '0: the session has not ended yet. 200: its commands are done. Otherwise the DM status of the error: 408 when the device opened no session in time, 503 when this server was stopped',
+            '0: the session has not ended yet. 200: its commands are done. Otherwise the DM status of the error: 404 when this server has no account of the device, 408 when the device opened no session in time, 503 when this server was stopped',
           ),
           operations: outcomes,
         }),

@@ -128,10 +128,9 @@ export class GatewayOperations {
     const { notifier, parties, triggeredSessions, vocabulary } = this.#parts;
     this.#demandGateway(gateway);
     const strangers = new Set(devices.filter((device) => !parties.get(device)));
-    // Where none has an account nothing is ordered: the first one says why.
-    const asked = strangers.size === devices.length ? devices : devices.filter((id) => !strangers.has(id));
+    const asked = devices.filter((id) => !strangers.has(id));
     const notifications = new Map(asked.map((device) => [device, notifier.durablePackage0(device)]));
-    // The gateway says of each target what became of it, so it is told of the others too.
+    // The gateway says of each target what became of it, so it is told of those without an account too.
     const isWhole = strangers.size === 0 || Object.keys(campaign.targets).length > 0;
     const targets = isWhole ? campaign.targets : { devices };
     return await this.#order({

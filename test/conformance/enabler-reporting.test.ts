@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Operation } from '../../src/dm/server-session.ts';
+import { shownResult } from '../../src/dm/shown-result.ts';
 import type { ObservationWish } from '../../src/gateway/southbound/observer.ts';
 import { Code } from '../../src/wire/coap/codes.ts';
 import { ContentFormat } from '../../src/wire/coap/content-formats.ts';
@@ -94,6 +95,74 @@ describe('enabler tests of reporting and of composite operations', { timeout: 12
   const settled = async (peer: EnablerPeer) => {
     await manage(peer, get('./3/0/16'));
   };
+
+  /** The leaves that operations have found, as URI and text. */
+  const leaves = async (peer: EnablerPeer, ...operations: readonly Operation[]) =>
+    (await manage(peer, ...operations)).flatMap(({ results }) =>
+      results
+        .filter(({ format }) => format !== 'node')
+        .map((result) => [result.uri, shownResult(result).data]),
+    );
+
+  // conforms: ETS-229, ETS-280
+  for (const [number, format] of [
+    ['229', ContentFormat.SenmlCbor],
+    ['280', ContentFormat.SenmlJson],
+  ] as const)
+    test(`int-${number}: several Gets of leaves, of resource instances too, are one Read-Composite`, async () => {
+      await using made = await registered({ '/16/0/0/2': 'cc' });
+      const { peer, client, reports } = made;
+      reports.format = format;
+      const wanted = ['/3/0/0', '/3/0/16', '/1/0/1', '/1/0/6', '/3/0/11/0', '/16/0/0/2'];
+      const found = await leaves(peer, ...wanted.map((path) => get(`.${path}`)));
+      assert.deepEqual(
+        found,
+        wanted.map((path) => [`.${path}`, String(client.values.get(path))]),
+      );
+      assert.deepEqual(client.orders, [`FETCH ${wanted.join(' ')}`]);
+      const [{ accept, contentFormat } = {}] = client.heard;
+      assert.deepEqual([accept, contentFormat], [ContentFormat.SenmlCbor, ContentFormat.SenmlCbor]);
+      // A resource of several instances shows them.
+      assert.deepEqual((await manage(peer, get('./16/0/0'), get('./1/0/0')))[0]?.results, [
+        { uri: './16/0/0', format: 'node', data: '0/1/2' },
+      ]);
+    });
+
+  // conforms: ETS-235
+  test('int-235: a list of all data is one Read-Composite of the root', async () => {
+    await using made = await registered();
+    const { peer, client } = made;
+    client.values.set('/0/0/0', 'coap://127.0.0.1');
+    const found = new Map((await leaves(peer, get('.?list=StructData'))).map(([uri, data]) => [uri, data]));
+    assert.deepEqual(client.orders, ['FETCH /']);
+    for (const [path, value] of client.values)
+      assert.equal(found.get(`.${path}`), path.startsWith('/0') ? undefined : String(value), path);
+    assert.equal(found.get('./DevInfo/Man'), client.values.get('/3/0/0'));
+    assert.equal(found.get('./DevDetail/FwV'), client.values.get('/3/0/3'));
+    assert.equal(found.has('./DevDetail/HwV'), false);
+    client.heard.length = 0;
+    await leaves(peer, get('./DevDetail?list=StructData'));
+    assert.deepEqual(client.orders.slice(0, 1), ['FETCH /3/0/17 /3/0/3 /3/0/19 /3/0/18']);
+  });
+
+  // conforms: ETS-236, ETS-281
+  for (const [number, missing, status] of [
+    ['236', './3/0/9', 404],
+    // It may not be read.
+    ['281', './0/0/0', 401],
+  ] as const)
+    test(`int-${number}: what the client leaves out of a Read-Composite is asked by itself, and has a status of its own`, async () => {
+      await using made = await registered();
+      const { peer, client } = made;
+      client.values.set('/0/0/0', 'coap://127.0.0.1');
+      const wanted = ['./3/0/0', missing, './1/0/1'];
+      const found = await manage(peer, ...wanted.map(get));
+      assert.deepEqual(
+        found.map((each) => each.status),
+        [200, status, 200],
+      );
+      assert.deepEqual(client.orders, [`FETCH /3/0/0 ${missing.slice(1)} /1/0/1`, `GET ${missing.slice(1)}`]);
+    });
 
   // conforms: ETS-230, ETS-257
   for (const [number, changes] of [

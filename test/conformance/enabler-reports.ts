@@ -5,6 +5,7 @@ import { type CoapRequest, type Remote, type Reply, refusal, reply } from '../..
 import { Option, sorted, uint, uintOption } from '../../src/wire/coap/options.ts';
 import { encodeContent } from '../../src/wire/lwm2m/content.ts';
 import { type Path, parsePath, pathText } from '../../src/wire/lwm2m/path.ts';
+import type { Entry } from '../../src/wire/lwm2m/resource.ts';
 import { decodePaths } from '../../src/wire/lwm2m/senml.ts';
 import type { EnablerPeer } from './enabler-client.ts';
 
@@ -56,14 +57,15 @@ export class EnablerReports {
   #answer(request: CoapRequest): Reply | undefined {
     const { message, method, remote, contentFormat, payload, path } = request;
     const wish = uintOption(message.options, Option.Observe);
-    if (wish === undefined) return undefined;
     const isComposite = method === Code.FETCH;
+    if (wish === undefined && !isComposite) return undefined;
     const paths = isComposite
       ? decodePaths(contentFormat, payload)
       : [parsePath(path.map((segment) => `/${segment}`).join(''))];
     const key = Buffer.from(message.token).toString('hex');
     const relation = { paths, isComposite, remote, token: Uint8Array.from(message.token) };
     const first = this.#read(relation);
+    if (wish === undefined) return first;
     if (wish === 1) {
       if (this.keeps) return refusal(Code.NotFound, '');
       this.#relations.delete(key);
@@ -78,9 +80,10 @@ export class EnablerReports {
     return { ...response, options: sorted([...response.options, uint(Option.Observe, this.#sequence++)]) };
   }
 
-  /** A composite leaves out what is not there (LwM2M core 1.1, section 6.3.8). */
+  /** A composite leaves out what is not there, and what cannot be read (LwM2M core 1.1, section 6.3.8). */
   #read({ paths, isComposite }: Relation): Reply {
-    const entries = paths.flatMap((path) => this.#peer.client.below(path));
+    const readable = ({ path }: Entry) => path[0] !== 0;
+    const entries = paths.flatMap((path) => this.#peer.client.below(path)).filter(readable);
     if (entries.length === 0 && !isComposite) return refusal(Code.NotFound, '');
     const payload = encodeContent(this.format, entries, isComposite ? root : paths[0]!);
     return reply(Code.Content, { payload, contentFormat: this.format });

@@ -4,6 +4,7 @@ type Row = readonly [number: string, text: string, where: string];
 
 const calls = 'gateway/southbound/lwm2m-calls.ts';
 const reader = `gateway/modes/adapted-reader.ts ${calls}`;
+const fetched = 'gateway/modes/adapted-reader.ts gateway/southbound/lwm2m-reporting.ts';
 const writer = `gateway/modes/adapted-writer.ts ${calls}`;
 const registration = 'gateway/southbound/registration-server.ts';
 const bootstrap = 'gateway/southbound/lwm2m-bootstrap-server.ts';
@@ -41,11 +42,14 @@ const shown: readonly Row[] = [
   ['225', 'Read of a resource instance', reader],
   ['227', 'Write of a resource', writer],
   ['228', 'Write of a resource instance', writer],
+  ['229', 'Read-Composite: several Gets', fetched],
   ['230', 'Write-Composite: an Atomic of Replaces', composite],
   ['231', 'Reads in SenML JSON', reader],
   ['232', 'Reads in SenML CBOR', reader],
   ['233', 'Writes in SenML CBOR', writer],
   ['234', 'Writes in SenML JSON', writer],
+  ['235', 'Read-Composite of the root: a list of all data', fetched],
+  ['236', 'Read-Composite of paths that are partly missing', fetched],
   ['237', 'Read without a wanted format', reader],
   ['241', 'Reboot, and the registration after it', `${writer} ${registration}`],
   ['256', 'Write of a resource that is read-only', writer],
@@ -53,6 +57,8 @@ const shown: readonly Row[] = [
   ['260', 'Discover. The attributes in its answer are passed over: see 261', reader],
   ['261', 'Write-Attributes of pmin, pmax, gt, lt and st; epmin and epmax are not written', observed],
   ['270', 'Create of an object instance (the case refers to 1630)', writer],
+  ['280', 'Read-Composite that succeeds', fetched],
+  ['281', 'Read-Composite that succeeds in part', fetched],
   ['290', 'Delete of an object instance (the case refers to 1635)', writer],
   ['301', 'Observation and notifications', observed],
   ['302', 'End of an observation by Reset', observed],
@@ -69,9 +75,6 @@ const shown: readonly Row[] = [
 ];
 
 const empty = 'the test specification gives only its title';
-const readComposite =
-  'a Get of DM is a Read; a server chooses its operations, and the gateway sends no Read-Composite';
-
 /** Test cases without a test, each with the reason. */
 const others: readonly Row[] = [
   [
@@ -96,12 +99,7 @@ const others: readonly Row[] = [
     'Partial update of several resources',
     'a Replace of DM is a Write of one resource (227); several in an Atomic are a Write-Composite (230); 228 shows a partial update',
   ],
-  ['229', 'Read-Composite', readComposite],
-  ['235', 'Read-Composite of the root', readComposite],
-  ['236', 'Read-Composite of paths that are partly missing', readComposite],
   ['271', 'Create of several instances', empty],
-  ['280', 'Read-Composite that succeeds', readComposite],
-  ['281', 'Read-Composite that succeeds in part', readComposite],
 ];
 
 /**

@@ -128,7 +128,13 @@ export const requirements: readonly Requirement[] = [
       "A server sends its commands only when the client's package is complete",
       'dm/session.ts',
     ],
-    ['PRO-11', '7.2', 'CS', 'Alert 1223 aborts the session', 'dm/session.ts'],
+    [
+      'PRO-11',
+      '7.2, 8.1.2',
+      'CS',
+      'Alert 1223 aborts the session. A server answers it with statuses, a client does not answer',
+      'dm/session.ts',
+    ],
     [
       'PRO-12',
       '7.3',

@@ -201,8 +201,93 @@ describe('transport errors and wrong messages', () => {
     });
     const said = await converse(clientSide, serverSide);
     assert.deepEqual(alertsOf(said[1]!), [1223]);
+    assert.equal(finals(said), 'FF', 'who aborts has no more to say');
     assert.equal(clientSide.outcome?.status, 514);
     assert.equal(serverSide.outcome?.status, 500);
+  });
+
+  const abort: Alert = { name: 'Alert', cmdId: '90', data: 1223, items: [] };
+  const rename = (cmdId: string, data: string) =>
+    ({
+      name: 'Replace',
+      cmdId,
+      items: [{ target: { locUri: './Site/Name' }, meta: { format: 'chr' }, data }],
+    }) as const;
+
+  // conforms: PRO-11
+  test('a client does not answer alert 1223: what came before it is done and stored, what comes after it is not', async () => {
+    const { device, dm } = noncePair();
+    const site = siteTree();
+    const told: string[] = [];
+    const settled: number[] = [];
+    const clientSide = client(device, {
+      tree: site.tree,
+      executed: (command, uri, status) => told.push(`${command} ${uri} ${status}`),
+      alerts: [{ code: 1226, items: [{ data: 'x' }], settled: (status) => settled.push(status) }],
+    });
+    const serverSide = server(dm, {
+      work: async function* () {
+        yield [get];
+      },
+    });
+    const aborting = (message: SyncmlMessage, from: string): SyncmlMessage =>
+      from === 'client'
+        ? message
+        : { ...message, commands: [...message.commands, rename('80', 'east'), abort, rename('91', 'west')] };
+    // The Get of the server, and what is put behind it.
+    const said = await converse(clientSide, serverSide, aborting);
+    assert.equal(said.length, 2, 'nothing follows the message with the alert');
+    assert.deepEqual(clientSide.outcome, { status: 514, reason: 'the other side aborted the session' });
+    assert.equal(site.stored.nodes.get('Site/Name')?.value, 'east');
+    assert.deepEqual(told, ['Get ./Site/Name 200', 'Replace ./Site/Name 200']);
+    assert.deepEqual(settled, [200], 'the statuses beside it count');
+    assert.equal(
+      await clientSide.receive({ ...said[1]!, header: { ...said[1]!.header, msgId: 2 } }),
+      undefined,
+    );
+    assert.equal(site.stored.nodes.get('Site/Name')?.value, 'east');
+  });
+
+  // conforms: PRO-11
+  test('alert 1223 of a server that has not proved itself does not end the session', async () => {
+    const { device, dm } = noncePair();
+    const clientSide = client(device);
+    const answer = await server(dm).receive(clientSide.start());
+    const forged = {
+      ...answer,
+      header: { ...answer.header, cred: undefined },
+      commands: [...answer.commands.filter(({ name }) => name === 'Status'), abort],
+    } as unknown as SyncmlMessage;
+    const next = await clientSide.receive(forged);
+    assert.equal(clientSide.outcome, undefined);
+    assert.deepEqual(statusesOf(next!), ['SyncHdr 407', 'Alert 407']);
+  });
+
+  // conforms: PRO-11
+  test('the answer of a server to alert 1223 has statuses alone and is final, and its work ends', async () => {
+    const { device, dm } = noncePair();
+    const clientSide = client(device);
+    let rounds = 0;
+    let isEnded = false;
+    const serverSide = server(dm, {
+      work: async function* () {
+        try {
+          for (; ; rounds++) yield [get];
+        } finally {
+          isEnded = true;
+        }
+      },
+    });
+    const first = await serverSide.receive(clientSide.start());
+    const second = await clientSide.receive(first);
+    const answer = await serverSide.receive({ ...second!, commands: [...second!.commands, abort] });
+    assert.deepEqual(
+      answer.commands.map(({ name }) => name),
+      ['Status', 'Status'],
+    );
+    assert.deepEqual(statusesOf(answer), ['SyncHdr 212', 'Alert 200']);
+    assert.ok(answer.final);
+    assert.deepEqual([serverSide.outcome?.status, rounds, isEnded], [514, 0, true]);
   });
 
   // conforms: PRO-11

@@ -113,19 +113,25 @@ describe('orders by the HTTP API', limit, () => {
       (await ask('GET', '/images')).body.map(({ name, state }) => [name, state]),
       [['conf', 'done']],
     );
+    // A device of which this server knows nothing has a status of its own.
+    const lost = {
+      gateway: 'gw-1',
+      name: 'lost',
+      devices: ['nobody'],
+      operations: [{ name: 'Get', uri: './x' }],
+    };
+    assert.equal((await ask('POST', '/triggers', lost)).status, 202);
+    await site.headendEvents.until('alert.device-trigger', { name: 'lost' });
+    const { body: found } = await ask('GET', '/triggers/gw-1/lost');
+    assert.match(String(found.result), /<Group Status="412" Commands="" Count="1"><Device ID="nobody"/);
+    assert.deepEqual(found.sessions, [{ device: 'nobody', status: 404, operations: [] }]);
     const refused: [string, string, object | undefined, number, RegExp][] = [
       ['POST', '/fanouts', { gateway: 'gw-1', name: 'x' }, 400, /operations or command/],
       ['POST', '/fanouts', { gateway: 'gw-1', name: 'a/b', command: 'x' }, 400, /name/],
       ['POST', '/fanouts', { gateway: 'gw-9', name: 'x', command: 'x' }, 404, /no gateway gw-9 .*are gw-1$/],
       ['POST', '/fanouts', { gateway: 'gw-1', name: 'x', command: '<Dance/>' }, 409, /400/],
       ['POST', '/images', { gateway: 'gw-1', name: 'x' }, 400, /url or data/],
-      [
-        'POST',
-        '/triggers',
-        { gateway: 'gw-1', name: 'x', devices: ['nobody'], operations: [{ name: 'Get', uri: './x' }] },
-        404,
-        /nobody/,
-      ],
+      ['POST', '/triggers', { ...lost, gateway: 'gw-9' }, 404, /gw-9/],
       ['PUT', '/policies/x', { gateway: 'gw-9' }, 404, /gw-9/],
       ['GET', '/alerts?limit=x', undefined, 400, /limit/],
       ['PATCH', '/devices', undefined, 405, /GET/],

@@ -607,9 +607,9 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
       await site.headendEvents.until('alert.device-attach', { device: each.id });
     }
     const ended = site.headendEvents.next('session.ended', { device: other });
-    const trigger = (devices: readonly string[]) =>
+    const trigger = (devices: readonly string[], name = 'wake') =>
       headend.trigger('gw-1', {
-        name: 'wake',
+        name,
         targets: {},
         returnFormat: 2,
         devices,
@@ -634,7 +634,14 @@ describe('adaptation mode: LwM2M clients (GwMO)', { timeout: 120_000 }, () => {
       headend.triggered('gw-1', 'wake')?.map(({ status }) => status),
       [404, 200, 404],
     );
-    await assert.rejects(trigger([id]), { code: 'notFound', message: /no account/ }, 'nothing to be done');
+    // The client alone is not refused either.
+    const alone = await trigger([id], 'alone');
+    assert.equal(alone.status, 202);
+    await site.headendEvents.until('alert.device-trigger', { correlator: alone.correlator });
+    const { result: own } = headend.records.result('DeviceTrigger', 'gw-1', 'alone')!;
+    assert.match(own, /Total="1" Done="0" Failed="1" Pending="0"><Group Status="406" Commands="" Count="1">/);
+    while (headend.triggered('gw-1', 'alone')?.some(({ status }) => status === 0)) await turn();
+    assert.deepEqual(headend.triggered('gw-1', 'alone'), [{ device: id, status: 404, operations: [] }]);
   });
 
   test('LwM2M without security must be allowed explicitly, and a device can be listed for one protocol only', async () => {

@@ -2,10 +2,13 @@ import type { Clock, Monotonic } from '../../base/clock.ts';
 import type { Events } from '../../base/events.ts';
 import { DmStatus } from '../../dm/status.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
+import { LwM2mReporting } from '../southbound/lwm2m-reporting.ts';
 import type { Registration } from '../store/registrations.ts';
 import { AdaptedClient } from './adapted-client.ts';
 import { AdaptedDevices } from './adapted-devices.ts';
 import { AdaptedFirmware, type AdaptedFirmwareParts } from './adapted-firmware.ts';
+import type { AdaptedPatience } from './adapted-patience.ts';
+import type { AdaptedReaderParts } from './adapted-reader.ts';
 import type { Manage } from './waiting-work.ts';
 
 export interface AdaptationModeParts {
@@ -32,6 +35,8 @@ export interface AdaptationModeParts {
 export class AdaptationMode implements AsyncDisposable {
   readonly #devices: AdaptedDevices;
   readonly #firmware: AdaptedFirmware;
+  readonly #calls: LwM2mCalls;
+  readonly #reporting: LwM2mReporting;
 
   constructor(parts: AdaptationModeParts) {
     const { updated: ended, clientOf, calls, lastHeard, isThere, ...rest } = parts;
@@ -44,14 +49,24 @@ export class AdaptationMode implements AsyncDisposable {
           // The client may have left, or changed its address, since the operation before.
           const client = clientOf(deviceId);
           return client
-            ? await new AdaptedClient(client, calls, this.#firmware, patience).perform(operation)
+            ? await new AdaptedClient(client, this.#adaptedBy(patience)).perform(operation)
             : { operation, status: DmStatus.NotFound, results: [] };
+        },
+        reads: async (deviceId, gets, patience) => {
+          const client = clientOf(deviceId);
+          return client && (await new AdaptedClient(client, this.#adaptedBy(patience)).reads(gets));
         },
       },
       parts,
     );
     const { signal } = this.#devices;
+    this.#calls = calls;
+    this.#reporting = new LwM2mReporting(calls);
     this.#firmware = new AdaptedFirmware({ ...rest, clientOf, calls, ended, signal });
+  }
+
+  #adaptedBy(patience: AdaptedPatience): AdaptedReaderParts {
+    return { calls: this.#calls, reporting: this.#reporting, firmware: this.#firmware, patience };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

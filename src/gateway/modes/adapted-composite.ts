@@ -5,8 +5,7 @@ import { parseNodeUri } from '../../dm/uri.ts';
 import { typeOf } from '../../wire/lwm2m/objects.ts';
 import { pathText } from '../../wire/lwm2m/path.ts';
 import type { Entry, TypeOf } from '../../wire/lwm2m/resource.ts';
-import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
-import { LwM2mReporting } from '../southbound/lwm2m-reporting.ts';
+import type { LwM2mReporting } from '../southbound/lwm2m-reporting.ts';
 import type { Registration } from '../store/registrations.ts';
 import { findNode } from './adapted-nodes.ts';
 import type { AdaptedPatience } from './adapted-patience.ts';
@@ -14,7 +13,7 @@ import type { AdaptedWriter } from './adapted-writer.ts';
 
 export interface AdaptedCompositeParts {
   readonly client: Registration;
-  readonly calls: LwM2mCalls;
+  readonly reporting: LwM2mReporting;
   readonly writer: AdaptedWriter;
   readonly patience: AdaptedPatience;
 }
@@ -26,7 +25,7 @@ export interface AdaptedCompositeParts {
  */
 export async function performComposite(
   atomic: Compound,
-  { client, calls, writer, patience }: AdaptedCompositeParts,
+  { client, reporting, writer, patience }: AdaptedCompositeParts,
 ): Promise<OperationOutcome | undefined> {
   const { operations } = atomic;
   if (client.version === '1.0' || operations.length < 2) return undefined;
@@ -38,7 +37,6 @@ export async function performComposite(
     results: [],
     parts: operations.map((operation) => ({ operation, status: each, results: [] })),
   });
-  const reporting = new LwM2mReporting(calls);
   let isSent = false;
   try {
     const isDone = await patience.try(async () => {

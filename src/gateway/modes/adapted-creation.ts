@@ -7,6 +7,7 @@ import { typeOf } from '../../wire/lwm2m/objects.ts';
 import { isBelow, type Path } from '../../wire/lwm2m/path.ts';
 import { idsBelow } from '../../wire/lwm2m/registration.ts';
 import { type Entry, type ResourceType, valueFrom } from '../../wire/lwm2m/resource.ts';
+import { decodeTnds, isTndsType, type TndsNode } from '../../wire/syncml/tnds.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import type { Registration } from '../store/registrations.ts';
 import { outcomeWith, type StepOutcome } from './adapted-atomic.ts';
@@ -105,9 +106,18 @@ export class AdaptedCreation {
     }
   }
 
-  /** Adds what an Add says of the instance to `contents`. */
-  #collect(add: NodeOperation, { entries, types }: Contents): void {
-    const { uri, format = '', data = '' } = add;
+  /**
+   * Adds what an Add says of the instance to `contents`.
+   * @throws {DmError} 405, 418
+   * @throws {PosternError} as `valueFrom` and `decodeTnds`; `unsupportedFormat`
+   */
+  #collect(add: NodeOperation, contents: Contents): void {
+    const { uri, format = '', data = '', type: mediaType } = add;
+    const { entries, types } = contents;
+    if (isTndsType(mediaType)) {
+      this.#collectTree(uri, decodeTnds(data).root, contents);
+      return;
+    }
     const { path } = this.#node(add);
     // Both a resource and an instance of it, or one of them twice.
     const isTaken = entries.some(({ path: other }) => isBelow(other, path) || isBelow(path, other));
@@ -125,6 +135,12 @@ export class AdaptedCreation {
       throw new PosternError('unsupportedFormat', `${uri} has no type that is known; the Add needs a Format`);
     types.set(path.join('/'), type);
     entries.push({ path, value: valueFrom(type, data) });
+  }
+
+  /** The same, of the nodes of a TNDS object. The Add says the name of its root. */
+  #collectTree(uri: string, { format, value, children = [] }: TndsNode, contents: Contents): void {
+    this.#collect({ name: 'Add', uri, format, ...(value !== undefined && { data: value }) }, contents);
+    for (const child of children) this.#collectTree(`${uri}/${child.name}`, child, contents);
   }
 
   #node({ uri }: NodeOperation): { readonly isNew: boolean; readonly path: Path } {

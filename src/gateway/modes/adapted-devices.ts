@@ -6,7 +6,7 @@ import type { Events } from '../../base/events.ts';
 import type { Operation, OperationOutcome } from '../../dm/server-session.ts';
 import { awakeFor } from '../southbound/presence.ts';
 import { AdaptedPatience } from './adapted-patience.ts';
-import type { Adapter } from './adapter.ts';
+import { type Adapter, performInTurn } from './adapter.ts';
 import { type Manage, WaitingWork } from './waiting-work.ts';
 
 /** Maximum number of clients whose last contact is remembered. */
@@ -145,9 +145,10 @@ export class AdaptedDevices implements AsyncDisposable {
       signal: until ? AbortSignal.any([stop, until]) : stop,
       clock: this.#clock,
     });
-    const outcomes: OperationOutcome[] = [];
-    for (const operation of operations)
-      outcomes.push(await this.#adapter.perform(deviceId, operation, patience));
-    return outcomes;
+    return await performInTurn(
+      operations,
+      (operation) => this.#adapter.perform(deviceId, operation, patience),
+      async (gets) => await this.#adapter.reads?.(deviceId, gets, patience),
+    );
   }
 }

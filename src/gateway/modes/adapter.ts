@@ -1,6 +1,6 @@
 import type { Monotonic } from '../../base/clock.ts';
 import { asPosternError } from '../../base/errors.ts';
-import type { Compound, Operation, OperationOutcome } from '../../dm/server-session.ts';
+import type { Compound, NodeOperation, Operation, OperationOutcome } from '../../dm/server-session.ts';
 import { DmStatus } from '../../dm/status.ts';
 import { type Creation, performAtomic } from './adapted-atomic.ts';
 import type { AdaptedPatience } from './adapted-patience.ts';
@@ -22,12 +22,20 @@ export interface Adapter {
     operation: Operation,
     patience: AdaptedPatience,
   ) => Promise<OperationOutcome>;
+  /** As `AtOnce.reads`. */
+  readonly reads?: (
+    deviceId: string,
+    gets: readonly NodeOperation[],
+    patience: AdaptedPatience,
+  ) => Promise<readonly OperationOutcome[] | undefined>;
 }
 
 /** What a protocol can do at once, where DM has several commands. */
 export interface AtOnce {
   /** Creates something by several Adds. */
   readonly creation?: Creation;
+  /** Does several Gets at once. Resolves with nothing where the device cannot: they are done one by one then. Never rejects. */
+  readonly reads?: (gets: readonly NodeOperation[]) => Promise<readonly OperationOutcome[] | undefined>;
   /** Does an Atomic in one request. Resolves with nothing where the device cannot: the commands are done one by one then. */
   readonly atomic?: (atomic: Compound) => Promise<OperationOutcome | undefined>;
 }
@@ -52,8 +60,7 @@ export async function performOn(
         (await atOnce.atomic?.(operation)) ??
         (await performAtomic(operation, { perform, creation: atOnce.creation }))
       );
-    const parts: OperationOutcome[] = [];
-    for (const each of operation.operations) parts.push(await perform(each));
+    const parts = await performInTurn(operation.operations, perform, atOnce.reads);
     return { operation, status: DmStatus.Ok, results: [], parts };
   }
   const done = { operation, status: DmStatus.Ok, results: [] };
@@ -62,4 +69,22 @@ export async function performOn(
   } catch (thrown) {
     return { ...done, status: asPosternError(thrown).dmStatus };
   }
+}
+
+/** Does operations in their order; Gets that follow each other at once, where that is possible. */
+export async function performInTurn(
+  operations: readonly Operation[],
+  perform: (operation: Operation) => Promise<OperationOutcome>,
+  reads?: AtOnce['reads'],
+): Promise<OperationOutcome[]> {
+  const outcomes: OperationOutcome[] = [];
+  while (outcomes.length < operations.length) {
+    const left = operations.slice(outcomes.length);
+    const other = left.findIndex(({ name }) => name !== 'Get');
+    const gets = left.slice(0, other === -1 ? left.length : other) as NodeOperation[];
+    const read = gets.length > 1 ? await reads?.(gets) : undefined;
+    if (read) outcomes.push(...read);
+    else for (const each of left.slice(0, Math.max(1, gets.length))) outcomes.push(await perform(each));
+  }
+  return outcomes;
 }

@@ -1,12 +1,15 @@
+import { BoundedMap } from '../../base/bounded-map.ts';
+import { asPosternError } from '../../base/errors.ts';
 import type { CoapAnswer } from '../../wire/coap/blockwise-client.ts';
 import { Code } from '../../wire/coap/codes.ts';
 import { ContentFormat } from '../../wire/coap/content-formats.ts';
 import type { Observation } from '../../wire/coap/observation.ts';
-import { Option, uint } from '../../wire/coap/options.ts';
-import { encodeContent } from '../../wire/lwm2m/content.ts';
+import { Option, uint, uintOption } from '../../wire/coap/options.ts';
+import { decodeContent, encodeContent, selfDescribing } from '../../wire/lwm2m/content.ts';
 import type { Path } from '../../wire/lwm2m/path.ts';
 import type { Entry, TypeOf } from '../../wire/lwm2m/resource.ts';
 import { encodePaths } from '../../wire/lwm2m/senml.ts';
+import type { Registration } from '../store/registrations.ts';
 import { checked, type LwM2mCalls, type LwM2mClient, preferred, unacceptable } from './lwm2m-calls.ts';
 import type { ObservationAttributes } from './observer.ts';
 
@@ -23,12 +26,17 @@ const root: Path = [];
 /** Bytes of a list of paths: one block. A longer one could not be repeated with each block of the answer. */
 const mostPaths = 1024;
 
+/** Maximum number of clients of which it is remembered that they know no Read-Composite. */
+const remembered = 1024;
+
 /**
  * The information reporting interface towards clients, and the composite operations (LwM2M core 1.1, sections 6.3.8, 6.3.9 and 6.4).
  * Operations throw as those of `LwM2mCalls`.
  */
 export class LwM2mReporting {
   readonly #calls: LwM2mCalls;
+  /** Clients that know no Read-Composite, with the registration in which they have shown it. */
+  readonly #unable = new BoundedMap<string, string>(remembered);
 
   constructor(calls: LwM2mCalls) {
     this.#calls = calls;
@@ -97,6 +105,39 @@ export class LwM2mReporting {
     const more = { options: [uint(Option.Observe, 1)], token, signal };
     if (isComposite) await this.#fetch(client, paths, more);
     else await this.#calls.exchange(client, paths[0] ?? root, { method: Code.GET, ...more });
+  }
+
+  /** Whether a client may know Read-Composite. */
+  mayReadComposite({ version, deviceId, location }: Registration): boolean {
+    return version !== '1.0' && this.#unable.get(deviceId) !== location;
+  }
+
+  /**
+   * Read-Composite (section 6.3.8). A client leaves out what is not there, and may leave out or add whatever it likes. Undefined when
+   * it does not know the operation, cannot take so many paths, or answers in another form: the paths may be read one by one then. It
+   * is not asked again in this registration, except after 4.04: some clients say that when one path is missing.
+   * @throws {PosternError} `timeout`, also for a client that leaves the operation without an answer because it does not know it
+   */
+  async readComposite(
+    client: Registration,
+    paths: readonly Path[],
+    signal: AbortSignal,
+  ): Promise<readonly Entry[] | undefined> {
+    try {
+      const answer = await this.#fetch(client, paths, { signal });
+      const format = answer && uintOption(answer.options, Option.ContentFormat);
+      if (answer && selfDescribing.includes(format ?? -1)) return decodeContent(format, answer.payload, root);
+    } catch (thrown) {
+      signal.throwIfAborted();
+      const { code } = asPosternError(thrown);
+      if (code === 'notFound') return undefined;
+      if (code === 'timeout') {
+        this.#unable.set(client.deviceId, client.location);
+        throw thrown;
+      }
+    }
+    this.#unable.set(client.deviceId, client.location);
+    return undefined;
   }
 
   /**

@@ -53,17 +53,23 @@ export function decodeContent(format: number | undefined, body: Uint8Array, base
     case ContentFormat.LwM2mJson:
       return decodeOldJson(body, base);
     case ContentFormat.SenmlJson:
-      return decodeSenmlJson(body);
+      return decodeSenmlJson(body).map(asDescribed);
     case ContentFormat.SenmlCbor:
-      return decodeSenmlCbor(body);
+      return decodeSenmlCbor(body).map(asDescribed);
     case ContentFormat.LwM2mCbor:
-      return decodeLwm2mCbor(body);
+      return decodeLwm2mCbor(body).map(asDescribed);
     case ContentFormat.Cbor:
-      return [{ path: base, value: decodeCbor(body) }];
+      return [asDescribed({ path: base, ...decodeCbor(body) })];
     default:
       throw new PosternError('unsupportedFormat', `content format ${format} is not supported`);
   }
 }
+
+/** A float that the client wrote without a point, and that has more digits than an integer in a number, was read as an integer. */
+const asDescribed = (entry: Entry): Entry =>
+  entry.type === 'integer' && typeof entry.value === 'string' && typeOf(entry.path) === 'float'
+    ? { ...entry, value: Number(entry.value) }
+    : entry;
 
 /**
  * Writes the content of a path (LwM2M core 1.1, section 7.4).

@@ -27,7 +27,7 @@ export type Value = string | number | boolean | Uint8Array;
 export interface Entry {
   readonly path: Path;
   readonly value: Value;
-  /** Type that the content itself says. Only SenML does. A whole number may also be of type `float`. */
+  /** Type that the content itself says. Only SenML and CBOR do. A whole number may also be of type `float`. */
   readonly type?: ResourceType;
   /** Time of the value in seconds, as the content itself says it (RFC 8428 section 4.5.3): see `timeOf`. Only SenML does. */
   readonly time?: number;

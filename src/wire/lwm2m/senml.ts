@@ -132,10 +132,11 @@ function demandKnown(name: unknown): void {
 }
 
 /**
- * Reads the value of one resource in CBOR (LwM2M core 1.2, section 7.5.2).
+ * Reads the value of one resource in CBOR, with its type (LwM2M core 1.2, section 7.5.2).
  * @throws {PosternError} `malformed`, `tooLarge`
  */
-export const decodeCbor = (body: Uint8Array): Value => readValue(fromCbor(body, lwm2mProfile, 'CBOR')).value;
+export const decodeCbor = (body: Uint8Array): Required<Pick<Entry, 'value' | 'type'>> =>
+  readValue(fromCbor(body, lwm2mProfile, 'CBOR'));
 
 /** Writes the value of one resource in CBOR, as `decodeCbor` reads it. */
 export function encodeCbor(entry: Entry, typeOf: TypeOf): Uint8Array {

@@ -10,6 +10,7 @@ import { decodeContent, encodeContent } from '../../../src/wire/lwm2m/content.ts
 import { typeOf } from '../../../src/wire/lwm2m/objects.ts';
 import type { Entry, ResourceType, Value } from '../../../src/wire/lwm2m/resource.ts';
 import { decodeTlv, instancesIn } from '../../../src/wire/lwm2m/tlv.ts';
+import { encodeTnds, type TndsNode } from '../../../src/wire/syncml/tnds.ts';
 import { adaptedRig, add, atomic, replace } from './adapted-rig.ts';
 
 const decode = (format: number, payload: Uint8Array, base: readonly number[]) =>
@@ -141,6 +142,55 @@ describe('an instance that an LwM2M client creates', { timeout: 60_000 }, () => 
     assert.equal(client.creates().filter(({ path }) => path[0] === '3303').length, 1);
     assert.deepEqual([...client.has.keys()], ['3303/0', '1/0', '3303/4', '26241/0']);
     assert.equal(client.has.get('1/0')?.get('1'), 900);
+  });
+
+  /** One Add of an instance with its resources in TNDS. */
+  const tree = (uri: string, children: readonly TndsNode[], format: TndsNode['format'] = 'node') => {
+    const xml = encodeTnds({ root: { name: 'any', format, children } }).replaceAll('<', '&lt;');
+    return `<Add><CmdID>1</CmdID><Meta><Format xmlns="syncml:metinf">xml</Format><Type xmlns="syncml:metinf">application/vnd.syncml.dmtnds+xml</Type></Meta><Item><Target><LocURI>${uri}</LocURI></Target><Data>${xml}</Data></Item></Add>`;
+  };
+  const value: TndsNode = { name: '5700', format: 'float', value: '21.5' };
+  const unit: TndsNode = { name: 'SensorUnits', format: 'chr', value: 'Cel' };
+
+  // conforms: GW-26
+  test('may come as a TNDS object in one Add, alone or in an Atomic, with numbers or names', async () => {
+    await using client = await strictClient();
+    assert.equal((await client.done(tree('./3303/4', [value, unit])))[0], '200');
+    assert.deepEqual(client.creates().length, 1);
+    assert.deepEqual(
+      [...(client.has.get('3303/4') ?? [])],
+      [
+        ['5700', 21.5],
+        ['5701', 'Cel'],
+      ],
+    );
+    const [statuses, result] = await client.done(
+      atomic(replace('./1/0/1', '900'), tree('./Temperature/x', [value, unit])),
+    );
+    assert.equal(statuses, '200 200 200');
+    assert.match(result, /URI="\.\/3303\/7"/);
+    // A resource of several instances, octets, and what Postern does not know.
+    const octets: TndsNode = { name: '0', format: 'bin', value: Buffer.of(1, 2) };
+    const several: TndsNode = { name: '2', format: 'node', children: [octets, { ...octets, name: '9' }] };
+    const count: TndsNode = { name: '1', format: 'int', value: '9007199254740993' };
+    assert.equal((await client.done(tree('./26241/3', [count, several])))[0], '200');
+    assert.equal(client.has.get('26241/3')?.get('1'), '9007199254740993');
+    assert.deepEqual(client.has.get('26241/3')?.get('2/9'), Buffer.of(1, 2));
+  });
+
+  test('is not created by a TNDS object that is wrong, or that is added to what is there', async () => {
+    await using client = await strictClient();
+    const one = async (command: string) => (await client.done(command))[0];
+    assert.equal(await one(tree('./3303/0', [value, unit])), '418');
+    assert.equal(await one(tree('./3303/4', [value, { ...unit, name: 'None such' }])), '404');
+    assert.equal(await one(tree('./3303/4', [value, unit, unit])), '418', 'a resource twice');
+    assert.equal(await one(tree('./3303/4', [{ ...value, value: 'warm', format: 'chr' }, unit])), '400');
+    assert.equal(await one(tree('./3303/4', [value, unit]).replaceAll('MgmtTree', 'Tree')), '400');
+    assert.equal(await one(tree('./3303', [value, unit])), '406', 'no instance');
+    assert.equal(await one(tree('./3303/0/5700', [])), '406');
+    assert.equal(await one(tree('./3303/0', [value]).replaceAll('Add>', 'Replace>')), '406');
+    assert.equal(client.requests.filter(({ method }) => method !== Code.GET).length, 0);
+    assert.equal(client.has.get('3303/0')?.get('5700'), 20);
   });
 
   test('has the ID that the client chooses where the command names none, and the result tells it', async () => {

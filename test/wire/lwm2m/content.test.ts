@@ -7,7 +7,13 @@ import { decodeContent, encodeContent } from '../../../src/wire/lwm2m/content.ts
 import { typeOf } from '../../../src/wire/lwm2m/objects.ts';
 import type { Path } from '../../../src/wire/lwm2m/path.ts';
 import { parsePath, pathText } from '../../../src/wire/lwm2m/path.ts';
-import { type Entry, textOf, valueFrom } from '../../../src/wire/lwm2m/resource.ts';
+import {
+  type Entry,
+  type ResourceType,
+  textOf,
+  type Value,
+  valueFrom,
+} from '../../../src/wire/lwm2m/resource.ts';
 import { decodeTlv, emptyInstance, instancesIn, tlvLimits } from '../../../src/wire/lwm2m/tlv.ts';
 
 const hex = (text: string) => Buffer.from(text.replace(/\s/g, ''), 'hex');
@@ -54,6 +60,9 @@ const deviceEntries = [
   entry('/3/0/16', 'U'),
 ];
 
+/** Integers that a number cannot hold. */
+const edges = ['9223372036854775807', '-9223372036854775808', '9007199254740993', '-9007199254740993'];
+
 const bodies: readonly { name: string; base: Path; entries: readonly Entry[] }[] = [
   { name: 'an instance of several resources', base: [3, 0], entries: deviceEntries },
   {
@@ -79,6 +88,23 @@ const formats = {
   'LwM2M CBOR': ContentFormat.LwM2mCbor,
 };
 
+/** Formats that hold a value of one resource. */
+const ofOneValue = { ...formats, text: ContentFormat.TextPlain, CBOR: ContentFormat.Cbor };
+/** Formats of the drafts of LwM2M 1.0, which are read. */
+const drafts: Readonly<Record<number, number>> = { [ContentFormat.LwM2mTlv]: 1542 };
+
+/** A resource of each data type, with values of it. */
+const values: readonly (readonly [type: ResourceType, path: string, values: readonly Value[]])[] = [
+  ['string', '/3/0/0', ['', 'Maker & <Sons>', '\u0000\u{1f512} é', '17', 'true', 'x'.repeat(70_000)]],
+  ['integer', '/3/0/10', [0, -1, 255, -32_769, 2 ** 31, -(2 ** 53) + 1, ...edges]],
+  ['unsigned', '/1/0/26', [0, 255, 4_294_967_295, Number.MAX_SAFE_INTEGER, '18446744073709551615']],
+  ['float', '/6/0/0', [0, 21.5, -0.1, 1e-9, 1.7e308, 5e-324, 2 ** 60, 40]],
+  ['boolean', '/1/0/6', [true, false]],
+  ['time', '/3/0/13', [0, 1_367_491_215, -1, 253_402_300_800, edges[0]!]],
+  ['objlnk', '/0/0/17', ['21:0', '3303:65534', '0:0']],
+  ['opaque', '/5/0/0', [Buffer.alloc(0), Buffer.from([0, 255]), Buffer.alloc(70_000, 7)]],
+];
+
 describe('LwM2M content (core 1.1, section 7.4)', () => {
   test("the specification's example in TLV is read and written", () => {
     assert.deepEqual(plain(decodeContent(ContentFormat.LwM2mTlv, device, [3, 0])), plain(deviceEntries));
@@ -88,8 +114,7 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
     assert.deepEqual(plain(decodeContent(ContentFormat.LwM2mTlv, whole, [3])), plain(deviceEntries));
   });
 
-  const edges = ['9223372036854775807', '-9223372036854775808', '9007199254740993', '-9007199254740993'];
-  for (const [name, format] of Object.entries({ text: ContentFormat.TextPlain, ...formats }))
+  for (const [name, format] of Object.entries(ofOneValue))
     test(`${name}: integers and times of 64 bits are whole, both ways`, () => {
       const seed = Number(process.env.SEED ?? Date.now());
       const entropy = seededEntropy(seed);
@@ -111,6 +136,29 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
           assert.equal(textOf(read?.value ?? ''), text, `seed ${seed}`);
         }
     });
+
+  for (const [name, number] of Object.entries(ofOneValue))
+    for (const [type, path, all] of values)
+      test(`${name}: each ${type} is the same after encoding and decoding; truncated it is malformed or read`, () => {
+        assert.equal(typeOf(parsePath(path)), type);
+        for (const value of all) {
+          // Octets are no text.
+          const isPlain = number === ContentFormat.TextPlain && type === 'opaque';
+          const format = isPlain ? ContentFormat.OctetStream : number;
+          const base = parsePath(path);
+          const coded = encodeContent(format, [entry(path, value)], base);
+          for (const each of [format, drafts[format]])
+            if (each !== undefined)
+              assert.deepEqual(plain(decodeContent(each, coded, base)), plain([entry(path, value)]));
+          const step = Math.max(1, Math.floor(coded.length / 100));
+          for (let cut = 0; cut < coded.length; cut += step)
+            try {
+              decodeContent(format, coded.subarray(0, cut), base);
+            } catch (thrown) {
+              assert.ok(failsWith('malformed')(thrown), `cut at ${cut}: ${thrown}`);
+            }
+        }
+      });
 
   test('numbers of 64 bits have the form of numbers in SenML, and more is refused or no integer', () => {
     const time = [entry('/3/0/13', valueFrom('time', edges[0]!))];
