@@ -217,6 +217,7 @@ export const eventTable = {
   'mqtt.connected': info<'url', never, { protocol: number }>(),
   'mqtt.disconnected': warn<'url' | 'reason' | 'retryInSeconds'>(),
   'mqtt.malformed': warn.byPeer<'reason', 'gateway'>(),
+  'mqtt.other-name': warn<'gateway' | 'reason', never, { file: string }>(),
   'mqtt.outcome-lost': warn.byPeer<'reason'>(),
   'mqtt.packet-limit': warn<'bytes', never, { limit: number }>(),
   'mqtt.refused': warn<'reason', never, { access: string; topic: string }>(),

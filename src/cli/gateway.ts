@@ -8,6 +8,7 @@ import { tellExposed } from '../base/exposed-files.ts';
 import { LogEvents } from '../base/log.ts';
 import { keyFileOf } from '../base/sealing.ts';
 import { userOf } from '../base/state-lock.ts';
+import { otherBrokerName } from '../gateway/broker-name.ts';
 import { demandAllowed, type GatewayConfig, gatewayConfigSchema } from '../gateway/config.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { demandFree, ownSocket } from '../gateway/console/admin-socket.ts';
@@ -88,6 +89,11 @@ All keys are in docs/configuration.md.`,
       checkFiles(gatewayConfigSchema, config, String(file), new SystemClock(), identityFiles(config).read);
       // What does not fit together in files that can be read each.
       new LiveSettings(config);
+      const other = otherBrokerName(config);
+      if (other)
+        console.log(
+          `warning: mqtt.cert: ${other.file}: ${other.reason}; see mqtt.other-name in docs/events.md`,
+        );
       return console.log(`${file} is valid`);
     }
     const log = new LogEvents('info', 'gateway');

@@ -7,6 +7,7 @@ import { backUpWithKey } from '../base/sealing.ts';
 import { writeAtStart } from '../base/start-writes.ts';
 import type { Operation, OperationOutcome } from '../dm/server-session.ts';
 import type { DeviceRecord } from '../mo/device-record.ts';
+import { otherBrokerName } from './broker-name.ts';
 import { composeGateway, type GatewayParts, type GatewaySurroundings } from './composition.ts';
 import { demandAllowed, type GatewayConfig, gatewayReloads } from './config.ts';
 import { endReset, resetBy } from './factory-reset.ts';
@@ -26,6 +27,8 @@ export class Gateway implements AsyncDisposable {
   readonly #parts: GatewayParts;
   readonly #config: LiveConfig<GatewayConfig>;
   #isStarted = false;
+  /** What was told last of the name at the broker. */
+  #otherName: string | undefined;
   #disposed = false;
 
   /**
@@ -110,6 +113,7 @@ export class Gateway implements AsyncDisposable {
       free: freeMemory(),
     });
     coapDevices?.start();
+    this.#checkName(config);
     this.#isStarted = true;
     uplink.start(uplinkListener);
     firmware?.start();
@@ -197,6 +201,7 @@ export class Gateway implements AsyncDisposable {
       const ended = missing('the key that it proved itself by has ended');
       for (const { deviceId } of reached) if (!locator.isReached(deviceId)) signals.found(deviceId, ended);
       this.#checkClock();
+      this.#checkName(config);
       if (live.current.http) http?.renew(live.current.http);
     });
     return this.#config.current;
@@ -209,6 +214,14 @@ export class Gateway implements AsyncDisposable {
     if (!trust || trust.authorities.size === 0 || clock.wall() >= trust.notBefore) return;
     const [time, least] = [clock.wall(), trust.notBefore].map((each) => new Date(each).toISOString());
     events.emit('dtls.clock-unset', { time: time!, least: least! });
+  }
+
+  /** Tells once when the certificate for the broker has another name than this gateway. */
+  #checkName(config: GatewayConfig): void {
+    const { file, reason } = otherBrokerName(config) ?? {};
+    if (file !== undefined && reason !== undefined && reason !== this.#otherName)
+      this.events.emit('mqtt.other-name', { gateway: config.gateway.id, file, reason });
+    this.#otherName = reason;
   }
 
   /** Why the gateway cannot serve devices any more. Undefined when it can. */

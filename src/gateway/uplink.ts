@@ -5,6 +5,7 @@ import type { Events } from '../base/events.ts';
 import { softwareVersion } from '../base/version.ts';
 import type { Accounts } from '../mo/dm-acc.ts';
 import type { CoapTransport } from '../wire/secure/coap-transport.ts';
+import { otherBrokerName } from './broker-name.ts';
 import type { GatewayConfig } from './config.ts';
 import { enrolledIdentity } from './enrolled-config.ts';
 import type { LiveSettings } from './live-settings.ts';
@@ -119,6 +120,10 @@ export function uplinkOf(parts: GatewayUplinkParts): GatewayUplink {
       softwareVersion,
       epoch,
       problem,
+      hint: () => {
+        const other = otherBrokerName({ gateway: config.gateway, mqtt: settings });
+        return other && `${other.file}: ${other.reason}`;
+      },
       traffic,
       ...(certificate && {
         holder: (other: Buffer) => {

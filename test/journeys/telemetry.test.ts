@@ -291,7 +291,7 @@ test(
 );
 
 test(
-  'a device behind a child gateway is refused with the name of the child, which has the object itself',
+  'a device behind a child gateway is refused with what to do; the same order at the child brings its values once',
   limit,
   async () => {
     await using broker = await startAedes();
@@ -319,13 +319,25 @@ test(
     const { refused, refusals } = await headend.observations.status('gw-1', 'makers');
     assert.equal(refused, 1);
     assert.deepEqual(JSON.parse(refusals), [
-      { reason: 'it is behind gw-2, which takes an observation of its own', count: 1, devices: [meter] },
+      {
+        reason:
+          'it is behind gw-2: order the same observation at gw-2, in its own GwTelemetry; sessions with gw-2 go through this gateway',
+        count: 1,
+        devices: [meter],
+      },
     ]);
     await headend.observations.order('gw-2', makers);
     await top.headendEvents.until('telemetry.received', { gateway: 'gw-2' });
     assert.deepEqual(
       headend.values.latest(meter).map(({ value, gateway }) => [value, gateway]),
       [['Maker & Sons', 'gw-2']],
+    );
+    // The order at the parent stays, and its values do not come twice.
+    assert.deepEqual(
+      top.headendEvents.all.flatMap(({ name, fields }) =>
+        name === 'telemetry.received' && fields.gateway !== 'gw-2' ? [fields.gateway] : [],
+      ),
+      [],
     );
   },
 );

@@ -11,7 +11,6 @@ import type { ObservationCounts, ObservationRunner } from '../../mo/observation-
 import { type ObservationOrder, observationDefaults } from '../../mo/observation-order.ts';
 import { isTarget, listedIn, type TargetChoice } from '../../mo/targets.ts';
 import type { TelemetryReports } from '../northbound/telemetry-reports.ts';
-import { childIn } from '../rights/child-scope.ts';
 import type { Observer, ReportedValue } from '../southbound/observer.ts';
 import type { Observations } from '../store/observations.ts';
 import { ValuePoller } from './value-poller.ts';
@@ -63,8 +62,9 @@ const isLwm2mPath = (path: string): boolean => /^(\/\d{1,5}){1,4}$/.test(path);
 
 /**
  * Observes values of devices for DM servers, by their orders in `./GwTelemetry`. LwM2M clients tell their values; OMA DM devices are
- * asked for them. A device that attaches and fits is taken in; one that leaves, or fits no more, is dropped. A device behind a child
- * gateway is observed by an order in the tree of the child, which is a DM gateway of its own.
+ * asked for them. A device that attaches and fits is taken in; one that leaves, or fits no more, is dropped. A device behind child
+ * gateways is observed by an order in the tree of the gateway that it is attached to, to which the DM server has an account of its
+ * own (docs/gwmo.md).
  *
  * Orders are durable. After a restart they are set up again.
  */
@@ -314,8 +314,10 @@ export class Telemetry implements ObservationRunner {
   /** Why a target cannot be observed. */
   #refusal({ server, paths }: ObservationOrder, record: DeviceRecord): string | undefined {
     const { mayActOn, observer } = this.#parts;
-    const child = childIn(record);
-    if (child !== undefined) return `it is behind ${child}, which takes an observation of its own`;
+    // The gateway that the device is attached to is the last one on the way.
+    const holder = record.via?.split('/').at(-1);
+    if (holder !== undefined)
+      return `it is behind ${holder}: order the same observation at ${holder}, in its own GwTelemetry; sessions with ${holder} go through this gateway`;
     if (!mayActOn(server, record.deviceId)) return `${server} has no right to Exec at its record`;
     if (record.protocol !== 'LwM2M') return undefined;
     if (!observer) return 'this gateway has no LwM2M';

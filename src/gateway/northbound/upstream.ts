@@ -31,6 +31,8 @@ export interface UpstreamParts {
   readonly traffic?: UplinkTraffic;
   /** Takes the certificate of the board that has this name now. Only where this gateway is enrolled. */
   readonly holder?: (certificate: Buffer) => void;
+  /** A likely cause of what the broker refuses, for a person. */
+  readonly hint?: (() => string | undefined) | undefined;
   /** Told how each attempt to connect ended. */
   readonly attempts?: { readonly connected: () => void; readonly failed: () => void };
 }
@@ -122,7 +124,9 @@ export class Upstream implements Uplink {
 
   get description() {
     const { url, protocol, problems, isRefused, retryInSeconds, waiting, unacknowledged } = this.#link;
+    const hint = isRefused ? this.#parts.hint?.() : undefined;
     const all = [...problems, ...(this.#unanswered < silentRequests ? [] : [this.#silence()])];
+    if (hint !== undefined) all.push(hint);
     return {
       url,
       protocol: protocol === 5 ? 'MQTT 5' : 'MQTT 3.1.1',

@@ -114,10 +114,14 @@ test('targets: by name, by group, by condition; a device that does not fit any m
   telemetry.stop();
 });
 
+const behind = (gateway: string) =>
+  `it is behind ${gateway}: order the same observation at ${gateway}, in its own GwTelemetry; sessions with ${gateway} go through this gateway`;
+
 test('who cannot be observed is counted with the reason: behind a child, without the right, without a path, refused by the client', async () => {
   const { telemetry, attach, start, states, denied } = rig();
   attach('here');
   attach('behind', { via: 'gw-2' });
+  attach('deep', { via: 'gw-2/gw-3' });
   attach('forbidden');
   attach('stubborn');
   attach('child', { isGateway: true, protocol: 'OMA-DM' });
@@ -136,7 +140,8 @@ test('who cannot be observed is counted with the reason: behind a child, without
   const { state, observed, waiting, refusals } = telemetry.counts('o');
   assert.deepEqual([state, observed, waiting], [1, 1, 0]);
   assert.deepEqual(Object.fromEntries(refusals), {
-    behind: 'it is behind gw-2, which takes an observation of its own',
+    behind: behind('gw-2'),
+    deep: behind('gw-3'),
     forbidden: 'dm has no right to Exec at its record',
     stubborn: 'the client answers 4.05',
   });
