@@ -2,7 +2,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { blockBytes, indexSuffix, writeIndex } from '../src/gateway/update/block-index.ts';
+import { indexSuffix, writeIndex } from '../src/gateway/store/block-index.ts';
 import { writeBundle } from '../src/gateway/update/bundle.ts';
 import { directoryCompatible } from '../src/gateway/update/directory-slots.ts';
 import { checkedVersion, runCommand } from './recipe/command.ts';
@@ -48,9 +48,7 @@ await runCommand({
       ...(second === undefined ? [] : [{ certificates: [read('second.crt')], key: read('second.key') }]),
     );
     writeFileSync(parentOf(out), bundle);
-    // The blocks of the program begin where those of the running program begin.
-    const first = (bundle.length - program.length) % blockBytes || blockBytes;
-    writeFileSync(out + indexSuffix, writeIndex(bundle, first));
+    writeFileSync(out + indexSuffix, writeIndex(bundle));
     console.log(
       `${out}\n${
         isBridge

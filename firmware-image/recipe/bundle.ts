@@ -1,6 +1,6 @@
 import { closeSync, linkSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { blockBytes, indexSuffix, writeIndex } from '../../src/gateway/update/block-index.ts';
+import { blockBytes, firstBytes, indexSuffix, writeIndex } from '../../src/gateway/store/block-index.ts';
 import { digestOf } from '../../src/gateway/update/bundle.ts';
 import { type SigningKeys, trustFiles } from './keys.ts';
 import { fresh, run } from './tools.ts';
@@ -105,8 +105,9 @@ filename=boot.img
   run('rm', [keyring]);
   const bundle = readFileSync(file);
   const at = bundle.indexOf(firstBlock(root));
-  if (at < 0) throw new Error('the root is not stored in the bundle as it is');
-  writeFileSync(file + indexSuffix, writeIndex(bundle, at % blockBytes || blockBytes));
+  if (at < 0 || (at - firstBytes(bundle)) % blockBytes !== 0)
+    throw new Error('the root is not stored in the bundle as it is, or not where its blocks are looked for');
+  writeFileSync(file + indexSuffix, writeIndex(bundle));
 }
 
 function firstBlock(path: string): Buffer {

@@ -37,6 +37,7 @@ import { DmClient } from './northbound/dm-client.ts';
 import { download } from './northbound/download.ts';
 import { meteredDownload } from './northbound/metered-uplink.ts';
 import { Ownership } from './northbound/ownership.ts';
+import { downloadFromParent } from './northbound/parent-download.ts';
 import { Reports } from './northbound/reports.ts';
 import type { UplinkListener } from './northbound/uplink.ts';
 import { GatewayObjects } from './objects.ts';
@@ -344,6 +345,9 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
   });
   const delegation = new Delegation({ manage: proxy.manage, vocabulary, ...machine });
 
+  const metered = meteredDownload(download, budget);
+  const downloads = parent ? downloadFromParent(parent, metered) : metered;
+
   // The objects of the gateway's own management tree, and the client that reports to DM servers.
   const objects = new GatewayObjects({
     tickets,
@@ -364,7 +368,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
     reports,
     images: imageSettings(config),
     disk,
-    download: meteredDownload(download, budget),
+    download: downloads,
     brokeOff: (name, reason) => {
       if (reason === undefined) broken.delete(name);
       else broken.set(name, reason);
@@ -397,7 +401,7 @@ export function composeGateway(config: GatewayConfig, surroundings: GatewaySurro
       disk,
       network,
       uplink,
-      download: meteredDownload(download, budget),
+      download: downloads,
       reports,
       ...(restart && { restart }),
       ...machine,

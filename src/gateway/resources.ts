@@ -125,7 +125,7 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
       guard,
       admission: parts.admission,
       forward: (up) => transparent.forward(up),
-      image: (uri) => parts.tickets.imageOf(uri),
+      image: (uri) => parts.tickets.served(uri),
       heard: (deviceId, uri) => parts.addresses.heardOverHttp(deviceId, uri),
       settled: () => database.settled(),
       events,

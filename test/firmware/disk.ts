@@ -47,7 +47,7 @@ export function thousandDevices(file: string): void {
 }
 
 /** Offset of the data partition on the disk in mebibytes. */
-function dataStart(disk: string): number {
+export function dataStart(disk: string): number {
   const table = run('sfdisk', ['-d', disk]);
   const start = Number(/start=\s*(\d+),[^\n]*name="data"/.exec(table)?.[1]);
   assert.ok(start > 0, table);
@@ -84,25 +84,30 @@ export const readFromData = (disk: string, path: string): string =>
 
 /** Inverts one octet of a file. */
 export function flip(file: string, at: number): void {
-  const handle = openSync(file, 'r+');
-  const octet = Buffer.alloc(1);
-  readSync(handle, octet, 0, 1, at);
-  writeSync(handle, Buffer.from([octet[0]! ^ 0xff]), 0, 1, at);
-  closeSync(handle);
+  writePart(file, at, Buffer.of(readPart(file, at, 1)[0]! ^ 0xff));
 }
 
 /** Zeroes a part of a file. */
-export function zero(file: string, at: number, bytes: number): void {
+export const zero = (file: string, at: number, bytes: number): void =>
+  writePart(file, at, Buffer.alloc(bytes));
+
+/** Reads a part of a file. */
+export function readPart(file: string, at: number, bytes: number): Buffer {
+  const handle = openSync(file, 'r');
+  const part = Buffer.alloc(bytes);
+  readSync(handle, part, 0, bytes, at);
+  closeSync(handle);
+  return part;
+}
+
+/** Writes a part of a file. */
+export function writePart(file: string, at: number, part: Buffer): void {
   const handle = openSync(file, 'r+');
-  writeSync(handle, Buffer.alloc(bytes), 0, bytes, at);
+  writeSync(handle, part, 0, part.length, at);
   closeSync(handle);
 }
 
 /** Copies a part of a disk to another place on it. All numbers are mebibytes. */
 export function copyWithin(file: string, from: number, to: number, count: number): void {
-  const handle = openSync(file, 'r+');
-  const bytes = Buffer.alloc(count * mebibyte);
-  readSync(handle, bytes, 0, bytes.length, from * mebibyte);
-  writeSync(handle, bytes, 0, bytes.length, to * mebibyte);
-  closeSync(handle);
+  writePart(file, to * mebibyte, readPart(file, from * mebibyte, count * mebibyte));
 }

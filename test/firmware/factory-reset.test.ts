@@ -43,7 +43,7 @@ describe('a factory reset at the board', {
       const again = join(board.folder, 'again.toml');
       writeFileSync(
         again,
-        '[gateway]\nid = "gw-2"\n[coap]\ninsecure-plain-coap = true\n[mqtt]\nurl = "mqtt://127.0.0.1:1"\n[dm-server]\nid = "dm.example"\n',
+        '[gateway]\nid = "gw-2"\n[coap]\ninsecure-plain-coap = true\n[mqtt]\nurl = "mqtt://127.0.0.1:1"\n[dm-server]\nid = "dm.example"\n[provision]\ninsecure-plain-secrets = true\n',
       );
       const begun = machine.says(/factory reset: all data of this board are deleted/, patience.start);
       machine.start();

@@ -11,10 +11,12 @@ import { downloadResult, FumoResult } from '../../mo/fumo.ts';
 import { ImageState } from '../../mo/gw-image-inventory.ts';
 import type { ImageKeeper, ImageOrder, ImageStatus } from '../../mo/image-branch.ts';
 import type { download } from '../northbound/download.ts';
+import type { ServedImage } from '../southbound/image-resource.ts';
 import type { ImageFiles } from '../store/image-files.ts';
 import type { ImageRecord, Images } from '../store/images.ts';
 import { checkImage } from './image-check.ts';
 import { fetchImage } from './image-fetch.ts';
+import { ImageIndexes } from './image-indexes.ts';
 import { ImageRoom, withoutBytes } from './image-room.ts';
 
 export interface ImageCacheParts {
@@ -87,9 +89,12 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
   /** Downloads in progress, by image name. */
   readonly #active = new Map<string, { readonly control: AbortController; readonly ended: Promise<void> }>();
 
+  readonly #indexes: ImageIndexes;
+
   constructor(parts: ImageCacheParts) {
     this.#parts = parts;
     this.#room = new ImageRoom(parts);
+    this.#indexes = new ImageIndexes(parts.files, this.#room);
   }
 
   /** Maximum number of bytes of all images together. */
@@ -139,6 +144,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new PosternError('unavailable', 'the gateway stops'));
     await Promise.all([...this.#active.values()].map(({ ended }) => ended));
+    await this.#indexes.settled();
   }
 
   /** Status of an image; of an unknown one, state Idle. */
@@ -151,10 +157,8 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
     return { state, size: isComing ? total : size, received, result, reason, path: pathOf(name) };
   }
 
-  /** Size in bytes, SHA-256 and bytes of an image that is stored; undefined otherwise. */
-  ready(
-    name: string,
-  ): { size: number; hash: string; read(from: number, length: number): Uint8Array } | undefined {
+  /** An image that is stored; undefined otherwise. */
+  ready(name: string): ServedImage | undefined {
     const { images, files, clock } = this.#parts;
     const { size, hash } = images.get(name) ?? {};
     if (size === undefined || hash === undefined) return undefined;
@@ -163,7 +167,7 @@ export class ImageCache implements AsyncDisposable, ImageKeeper {
       if (from === 0) images.touch(name, clock.wall());
       return files.read(name, hash, from, length);
     };
-    return { size, hash, read };
+    return { size, hash, read, index: () => this.#indexes.of(name, hash, size) };
   }
 
   /** Path of the file of an image that is stored; undefined otherwise. */

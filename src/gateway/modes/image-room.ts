@@ -100,6 +100,11 @@ export class ImageRoom {
     this.#parts.disk.release(diskOwner(owner));
   }
 
+  /** Whether a small file fits beside the images, and nothing has to give way. */
+  fits(bytes: number): boolean {
+    return bytes <= this.#spare('');
+  }
+
   /** Bytes that may be written before something has to give way. Negative when there are more bytes than there may be. */
   #spare(owner: string): number {
     const { files, disk, quota } = this.#parts;

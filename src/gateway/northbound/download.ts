@@ -44,7 +44,7 @@ export interface Download {
 /** Maximum number of redirects. */
 const redirects = 5;
 /** A server must send `bytes` bytes, if the request has no other pace, in `time` milliseconds of waiting for it. */
-const pace = { time: 30_000, bytes: 512 } as const;
+export const pace = { time: 30_000, bytes: 512 } as const;
 
 /**
  * Requests a file, or the rest of it, over HTTP or HTTPS. The rest is requested by Range with If-Range (RFC 9110 sections

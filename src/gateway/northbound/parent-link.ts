@@ -8,11 +8,12 @@ import { backoff } from '../../base/retry.ts';
 import { hmacHeader } from '../../dm/hmac-header.ts';
 import { accountOf, requestBootstrap } from '../../mo/bootstrap-request.ts';
 import type { Accounts, DmAccount } from '../../mo/dm-acc.ts';
+import { type Block, packBlock } from '../../wire/coap/blockwise.ts';
 import type { CoapAnswer, CoapCall } from '../../wire/coap/blockwise-client.ts';
 import { Code, codeText, isSuccess } from '../../wire/coap/codes.ts';
 import { contentFormatOf, mediaTypeOf } from '../../wire/coap/content-formats.ts';
 import type { Remote } from '../../wire/coap/message.ts';
-import { Option, opaque, optionValue, text, uintOption } from '../../wire/coap/options.ts';
+import { Option, opaque, optionValue, text, uint, uintOption } from '../../wire/coap/options.ts';
 import { parseCoapUri } from '../../wire/coap/uri.ts';
 import { paths } from '../../wire/resources.ts';
 import { type Envelope, EnvelopeKind } from '../../wire/tunnel/envelope.ts';
@@ -54,6 +55,8 @@ export interface ParentLinkParts {
 const retry = { first: 1000, cap: 60_000, jitter: 0.5 } as const;
 /** Milliseconds for the bootstrap exchange with the parent. */
 const directTimeout = 20_000;
+/** Milliseconds for one block of a download. */
+const blockTimeout = 30_000;
 /** Milliseconds for a sign of life of the parent: time enough for three transmissions. */
 const signTimeout = 7000;
 /** Milliseconds for which a request through the association waits, and waits again, before the parent is asked for a sign of life. */
@@ -190,21 +193,42 @@ export class ParentLink implements Uplink {
     return this.#envelope(request, answer);
   }
 
-  /** Sends a package. A parent that does not answer is lost. A 5.04 is an answer: the DM server was too slow. */
+  /**
+   * Gets one block of a resource of the parent, or the error that it answers.
+   * @param path segments
+   * @throws {PosternError} `unavailable` when the parent is not connected, or is lost meanwhile; `timeout` when it is silent
+   */
+  async block(
+    path: readonly string[],
+    query: readonly string[],
+    block: Block,
+    signal: AbortSignal,
+  ): Promise<CoapAnswer> {
+    if (!this.#connected) throw new PosternError('unavailable', 'the parent gateway is not connected');
+    const options = [uint(Option.Block2, packBlock(block))];
+    return await this.#ask({ method: Code.GET, path, query, options, timeout: blockTimeout, signal });
+  }
+
+  /** Sends a package. A 5.04 is an answer: the DM server was too slow. */
   async #send(path: string, query: readonly string[], { contentType, body, headers }: UpRequest) {
     const hmac = headers?.[hmacHeader];
     const contentFormat = contentFormatOf(contentType);
+    return await this.#ask({
+      method: Code.POST,
+      path: segments(path),
+      query,
+      ...(contentFormat !== undefined && { contentFormat }),
+      payload: body,
+      ...(hmac !== undefined && { options: [text(Option.SyncmlHmac, hmac)] }),
+      timeout: this.#timeout,
+    });
+  }
+
+  /** Sends a request to a parent that is connected. A parent that does not answer is lost. */
+  async #ask(call: CoapCall): Promise<CoapAnswer> {
     using _doubt = this.#doubting();
     try {
-      return await this.#call({
-        method: Code.POST,
-        path: segments(path),
-        query,
-        ...(contentFormat !== undefined && { contentFormat }),
-        payload: body,
-        ...(hmac !== undefined && { options: [text(Option.SyncmlHmac, hmac)] }),
-        timeout: this.#timeout,
-      });
+      return await this.#call(call);
     } catch (thrown) {
       if (asPosternError(thrown).code === 'timeout') this.#lost();
       throw thrown;
@@ -377,7 +401,14 @@ export class ParentLink implements Uplink {
     return await this.#parts.call(
       this.#host,
       this.#port,
-      { ...call, signal: AbortSignal.any([this.#stop.signal, this.#gone.signal]) },
+      {
+        ...call,
+        signal: AbortSignal.any([
+          this.#stop.signal,
+          this.#gone.signal,
+          ...(call.signal ? [call.signal] : []),
+        ]),
+      },
       this.#source,
     );
   }

@@ -74,8 +74,8 @@ export interface HttpBindingParts {
   readonly times?: typeof httpTimes;
   /** Sends a package to a DM server through the tunnel. */
   readonly forward: (up: TunnelledPackage) => Promise<TunnelAnswer>;
-  /** The image for which a path and query have a valid ticket. */
-  readonly image: (pathAndQuery: string) => ServedImage | undefined;
+  /** The image, or its index, for which a path and query have a valid ticket. */
+  readonly image: (pathAndQuery: string) => Promise<ServedImage | undefined> | undefined;
   /** Called when a device has proved itself; with the URI of the sessions, as it reaches them. */
   readonly heard: (deviceId: string, uri: string) => void;
   /** Resolves when what the answer promises is durable. */
@@ -313,7 +313,7 @@ export class HttpBinding implements AsyncDisposable {
       response.setHeader('allow', 'GET, HEAD');
       throw new PosternError('notAllowed', 'the method must be GET');
     }
-    const image = this.#parts.image(`${url.pathname}${url.search}`);
+    const image = await this.#parts.image(`${url.pathname}${url.search}`);
     if (!image)
       throw new PosternError('notFound', 'there is no such image, or the address is not valid any more');
     await sendImage(request, response, image);

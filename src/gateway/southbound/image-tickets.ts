@@ -3,7 +3,7 @@ import { hashedName } from '../../base/hashed-name.ts';
 import type { Sealer } from '../../base/sealing.ts';
 import type { DeviceRecords } from '../../mo/device-record.ts';
 import type { CoapRequest } from '../../wire/coap/message.ts';
-import { imagePath, type ServedImage, versionPath } from './image-resource.ts';
+import { imagePath, indexedBy, type ServedImage, versionPath } from './image-resource.ts';
 
 export interface ImageTicketsParts {
   readonly sealing: Sealer;
@@ -48,10 +48,11 @@ export class ImageTickets {
     return `${path}&t=${sealing.seal(content, path).toString('base64url')}`;
   }
 
-  /** The attached device whose valid ticket a request for an image has. */
-  deviceOf(request: CoapRequest): string | undefined {
-    const { path, query } = request;
-    return query.length === 2 ? this.holderOf(`${imagePath(path[1] ?? '')}?${query.join('&')}`) : undefined;
+  /** The attached device whose valid ticket a request for an image, or for its index, has. */
+  deviceOf({ path: [, name = ''], query }: CoapRequest): string | undefined {
+    const holder = (image: string | undefined) =>
+      image === undefined ? undefined : this.holderOf(`${imagePath(image)}?${query.join('&')}`);
+    return query.length === 2 ? (holder(name) ?? holder(indexedBy(name))) : undefined;
   }
 
   /** The attached device that has a valid ticket for a path and query as `pathFor` makes them. */
@@ -74,5 +75,10 @@ export class ImageTickets {
     const name = decodeURIComponent(uri.split(/[/?]/)[2] ?? '');
     const image = this.#parts.ready(name);
     return image && uri.startsWith(`${versionPath(name, image.hash)}&`) ? image : undefined;
+  }
+
+  /** What a path and query have a valid ticket for: an image, or its index. */
+  async served(uri: string): Promise<ServedImage | undefined> {
+    return this.imageOf(uri) ?? (await this.imageOf(indexedBy(uri) ?? '')?.index?.());
   }
 }

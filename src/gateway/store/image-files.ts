@@ -5,6 +5,7 @@ import {
   mkdtempSync,
   openSync,
   readdirSync,
+  readFileSync,
   readSync,
   renameSync,
   rmSync,
@@ -15,15 +16,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BoundedMap } from '../../base/bounded-map.ts';
 import { isDiskFull } from '../../base/disk-room.ts';
-import { syncFolder, syncLargeFile } from '../../base/durable.ts';
+import { syncFolder, syncLargeFile, writeWithoutBlocking } from '../../base/durable.ts';
 import { PosternError } from '../../base/errors.ts';
 import { fileDigest } from '../../base/file-digest.ts';
 import { hashedName } from '../../base/hashed-name.ts';
 import { makeFolder } from '../../base/make-folder.ts';
+import { indexSuffix, makeIndex } from './block-index.ts';
 import { PartFile } from './part-file.ts';
 
-/** Names of files that this module makes, or made before: of a whole image, or of a part. */
-const ownName = /^[0-9a-f]{16}(-[0-9a-f]{16}|(\.[0-9a-f]{16})?\.part)?$/;
+/** Names of files that this module makes, or made before: of a whole image, of its index, or of a part. */
+const ownName = /^[0-9a-f]{16}(-[0-9a-f]{16}(\.blocks(\.new)?)?|(\.[0-9a-f]{16})?\.part)?$/;
 
 /**
  * Read cache: size of a piece in bytes, and number of pieces kept in memory. The cache helps because devices that load
@@ -43,6 +45,8 @@ export class ImageFiles implements Disposable {
   /** Open files, by hash and name. */
   readonly #open = new Map<string, number>();
   readonly #pieces = new BoundedMap<string, Buffer>(piece.kept);
+  /** The index that was read last, by its path. An index has less than 1 MiB. */
+  #index: readonly [path: string, bytes: Buffer] | undefined;
 
   /**
    * @param directory folder of the files; when undefined, a temporary folder that is deleted on dispose
@@ -80,6 +84,28 @@ export class ImageFiles implements Disposable {
   /** Size of a stored image in bytes; undefined when it is not there. */
   size(name: string, hash: string): number | undefined {
     return sizeOf(this.path(name, hash));
+  }
+
+  /** The index of the blocks of a stored image; undefined when it was not made yet. */
+  index(name: string, hash: string): Buffer | undefined {
+    const path = this.path(name, hash) + indexSuffix;
+    if (this.#index?.[0] === path) return this.#index[1];
+    if (!existsSync(path)) return undefined;
+    this.#index = [path, readFileSync(path)];
+    return this.#index[1];
+  }
+
+  /** Makes the index of a stored image of `size` bytes. @throws {Error} of the file system */
+  async makeIndex(name: string, hash: string, size: number): Promise<void> {
+    const path = this.path(name, hash);
+    const index = path + indexSuffix;
+    try {
+      await writeWithoutBlocking(index, await makeIndex(path, hash, size));
+    } finally {
+      rmSync(`${index}.new`, { force: true });
+      // The image has gone meanwhile.
+      if (!existsSync(path)) rmSync(index, { force: true });
+    }
   }
 
   /** As `fileDigest`. */
@@ -130,7 +156,9 @@ export class ImageFiles implements Disposable {
    */
   drop(name: string, hash: string): void {
     this.#close(name, hash);
-    rmSync(this.path(name, hash), { force: true });
+    const path = this.path(name, hash);
+    for (const file of [path, path + indexSuffix]) rmSync(file, { force: true });
+    this.#index = undefined;
   }
 
   /**
@@ -140,7 +168,8 @@ export class ImageFiles implements Disposable {
    * @param coming names of images whose parts stay
    */
   sweep(stored: ReadonlyMap<string, string>, coming: readonly string[]): void {
-    const kept = new Set([...stored].map(([name, hash]) => this.path(name, hash)));
+    const paths = [...stored].map(([name, hash]) => this.path(name, hash));
+    const kept = new Set(paths.flatMap((path) => [path, path + indexSuffix]));
     const parts = coming.map((name) => `${this.#base(name)}.`);
     for (const file of readdirSync(this.directory)) {
       const path = join(this.directory, file);

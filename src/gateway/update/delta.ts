@@ -4,7 +4,7 @@ import { PosternError } from '../../base/errors.ts';
 import { fileDigest } from '../../base/file-digest.ts';
 import { readBounded } from '../../base/read-bounded.ts';
 import { type FileDownload, failed, keepTrying, leastPace, write } from '../northbound/file-download.ts';
-import { type BlockIndex, blockBytes, blockDigest, indexSuffix, readIndex } from './block-index.ts';
+import { type BlockIndex, blockBytes, blockDigest, indexSuffix, readIndex } from '../store/block-index.ts';
 
 export interface DeltaDownload
   extends Pick<

@@ -116,7 +116,8 @@ export class BundleDownload {
   async #loadDelta(url: string, { validator }: FileVersion, signal: AbortSignal, misfit: string | undefined) {
     const { events, sources } = this.#parts;
     const isBegun = validator !== undefined && this.#part.received(url, validator) > 0;
-    if (isBegun || misfit !== undefined || !/^https?:/.test(url) || !URL.canParse(url)) return undefined;
+    if (isBegun || misfit !== undefined || !/^(http|coap)s?:/.test(url) || !URL.canParse(url))
+      return undefined;
     try {
       const path = await downloadDelta(
         {

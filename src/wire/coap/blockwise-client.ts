@@ -30,7 +30,7 @@ export interface CoapCall {
   readonly contentFormat?: number;
   /** Content-Format number that the response should have. */
   readonly accept?: number;
-  /** Further options, sent with every block of the call. */
+  /** Further options, sent with every block of the call. With a Block2 among them, the response is that block alone. */
   readonly options?: readonly CoapOption[];
   readonly payload?: CallBody;
   /** Milliseconds that each exchange may take. A call with several blocks has several exchanges. */
@@ -120,7 +120,8 @@ export async function call(
   if (!isWhole) head.push(opaque(Option.RequestTag, entropy.bytes(4)));
   const first = isWhole ? await begin([], whole) : await upload(begin, payload, exponent);
   // What an observation has taken, it collects itself.
-  return observation?.isActive ? first : await rest(first);
+  const isOneBlock = head.some(({ number }) => number === Option.Block2.number);
+  return observation?.isActive || isOneBlock ? first : await rest(first);
 }
 
 type Send = (extra: CoapOption[], body: Uint8Array) => Promise<CoapMessage>;

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
-import { imagePath, imageResource, versionPath } from '../../../src/gateway/southbound/image-resource.ts';
+import {
+  imagePath,
+  imageResource,
+  type ServedImage,
+  versionPath,
+} from '../../../src/gateway/southbound/image-resource.ts';
 import { Blockwise } from '../../../src/wire/coap/blockwise.ts';
 import { Code, codeText } from '../../../src/wire/coap/codes.ts';
 import { CoapRequest, type Reply } from '../../../src/wire/coap/message.ts';
@@ -23,8 +28,19 @@ function rig() {
       return data.subarray(from, from + length);
     },
   };
+  const blocks = Buffer.from('the index');
+  const index = {
+    size: blocks.length,
+    hash,
+    read: (from: number, length: number) => blocks.subarray(from, from + length),
+  };
+  const images: Record<string, ServedImage> = {
+    fw: { ...image, index: async () => index },
+    own: image,
+    'own.blocks': image,
+  };
   const resource = imageResource(
-    (name) => (name === 'fw' ? image : undefined),
+    (name) => images[name],
     ({ remote }) => remote.port === 1,
   );
   const blockwise = new Blockwise(new Router([resource]).handle, new HandClock());
@@ -82,4 +98,18 @@ test('images are served to proven devices only; another version or name gets 4.0
   assert.deepEqual(reads, []);
   assert.equal(await codes({ v: hash.slice(0, 16) }), '2.05');
   assert.deepEqual([imagePath('a b'), versionPath('a', hash)], ['/img/a%20b', '/img/a?v=abababababababab']);
+});
+
+test('the index of an image is at its path with `.blocks`, for the same devices and the same version', async () => {
+  const { get } = rig();
+  const answer = await get(0, { name: 'fw.blocks', v: hash.slice(0, 16) });
+  assert.deepEqual([codeText(answer.code), Buffer.from(answer.payload).toString()], ['2.05', 'the index']);
+  const codes = async (options: Parameters<typeof get>[1]) => codeText((await get(0, options)).code);
+  assert.equal(await codes({ port: 2, name: 'fw.blocks' }), '4.01');
+  assert.equal(await codes({ name: 'fw.blocks', v: 'cdcd' }), '4.04');
+  assert.equal(await codes({ name: 'other.blocks' }), '4.04');
+  assert.equal(await codes({ name: '.blocks' }), '4.04');
+  // A name that an image has is that of the image. And not every image has an index.
+  assert.deepEqual((await get(0, { name: 'own.blocks' })).payload, data.subarray(0, 1024));
+  assert.equal(await codes({ name: 'own.blocks.blocks' }), '4.04');
 });

@@ -106,3 +106,20 @@ test('the image of a ticket is that of its holder, and of its version alone', ()
   attached.delete('a');
   assert.equal(tickets.imageOf(uri), undefined);
 });
+
+test('the ticket of an image is that of its index too', async () => {
+  const { tickets, images } = rig();
+  const uri = tickets.pathFor('a', 'fw 1', hash);
+  const path = uri.replace('fw%201', 'fw%201.blocks');
+  assert.equal(tickets.deviceOf(get(path)), 'a');
+  for (const other of [path.replace('.blocks', '.block'), path.replace('.blocks', '.blocks.blocks')])
+    assert.equal(tickets.deviceOf(get(other)), undefined, other);
+  const index = { size: 2, hash, read: () => new Uint8Array(2) };
+  const image = { size: 1, hash, read: () => new Uint8Array(1), index: async () => index };
+  assert.equal(await tickets.served(path), undefined);
+  images.set('fw 1', image);
+  assert.equal(await tickets.served(uri), image);
+  assert.equal(await tickets.served(path), index);
+  assert.equal(await tickets.served(path.replace('?v=ab', '?v=cd')), undefined);
+  assert.equal(tickets.imageOf(path), undefined);
+});

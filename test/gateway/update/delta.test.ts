@@ -6,7 +6,7 @@ import { describe, type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { DiskRoom } from '../../../src/base/disk-room.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
-import { blockBytes, writeIndex } from '../../../src/gateway/update/block-index.ts';
+import { blockBytes, writeIndex } from '../../../src/gateway/store/block-index.ts';
 import { smallDisk } from '../../small-disk.ts';
 import { bundleRig } from './bundle-rig.ts';
 import { BundleServer } from './bundle-server.ts';
