@@ -157,9 +157,9 @@ export class AdaptedCreation {
     const { client, calls, patiently, signal } = this.#parts;
     let isThere = idsBelow(client, path.slice(0, 1)).includes(path[1] ?? -1);
     try {
-      // Also where it is registered: it may have been deleted since.
-      const entries = await patiently(() => calls.read(client, path, signal));
-      isThere ||= entries.length > 0;
+      // Also where it is registered: it may have been deleted since. An instance need not have a resource.
+      await patiently(() => calls.read(client, path, signal));
+      isThere = true;
     } catch (thrown) {
       const { code } = asPosternError(thrown);
       if (code === 'timeout') throw thrown;

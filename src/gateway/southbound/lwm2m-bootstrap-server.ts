@@ -171,23 +171,26 @@ export class LwM2mBootstrapServer implements AsyncDisposable {
     const send = async (request: Omit<CoapCall, 'timeout' | 'signal'>): Promise<CoapAnswer> =>
       await call(address, port, { ...request, timeout, signal, isOwed: true }, heardOn);
     try {
-      const found = await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat });
-      const {
-        stale,
-        free: instance,
-        context,
-      } = accountsOf(found, local.scheme === 'coap' && remote.identity !== undefined);
+      const find = async () =>
+        accountsOf(
+          await send({ method: Code.GET, path: [], accept: ContentFormat.LinkFormat }),
+          local.scheme === 'coap' && remote.identity !== undefined,
+        );
+      let accounts = await find();
       // Before the client loses its former account.
       tryDisk();
       const key = this.#newKey(deviceId, local, remote);
       const party = key && deviceId;
-      for (const path of stale) {
+      for (const path of accounts.stale) {
         const answer = await send({ method: Code.DELETE, path: path.split('/') });
         const { code } = answer;
         // It was deleted already, or a client without this object says so by 4.00 (LwM2M 1.0).
         if (code !== Code.NotFound && (path.includes('/') || code !== Code.BadRequest))
           expectDone(deviceId, 'Delete', answer);
       }
+      // The only one that is left is that of the bootstrap server.
+      if (accounts.isUnclear) accounts = await find();
+      const { free: instance, context } = accounts;
       // A client may look for the context as soon as something links to it.
       // No other party may read the key, wherever the client is by now.
       for (const [path, entries] of [
@@ -281,10 +284,11 @@ const resourcesOf = (instance: Path, values: Readonly<Record<number, Value>>): r
 const ownIds: ReadonlySet<unknown> = new Set([undefined, '0', '65535']);
 
 /**
- * Finds by the answer to Bootstrap-Discover which instances of the objects Security, Server, Access Control and OSCORE belong to accounts of other servers, and which instance IDs of the
- * objects Security and OSCORE do not overwrite the account of the bootstrap server. If the answer does not show that account, it is
- * assumed at instance 0, where it usually is. Then the objects are deleted as a whole: a client never deletes the account of its
- * bootstrap server (section 6.1.7.5). All other objects stay as they are.
+ * Finds by the answer to Bootstrap-Discover which instances of the objects Security, Server, Access Control and OSCORE belong to
+ * accounts of other servers, and which instance IDs of the objects Security and OSCORE do not overwrite the account of the bootstrap
+ * server. If the answer does not show that account, it is assumed at instance 0, where it usually is. If several accounts look like
+ * it, because the client names no servers, `isUnclear` is true. In both cases the objects are deleted as a whole: a client never
+ * deletes the account of its bootstrap server (section 6.1.7.5). All other objects stay as they are.
  * @param isOscore the client's bootstrap account may have a security context
  */
 function accountsOf({ code, payload }: CoapAnswer, isOscore: boolean) {
@@ -299,11 +303,12 @@ function accountsOf({ code, payload }: CoapAnswer, isOscore: boolean) {
   } catch {
     // What was read before the error shows no more than a list that is cut off.
   }
-  const isShown = own.some((path) => path.startsWith('0/'));
-  if (!isShown || stale.length > limits.deletions) stale = ['0', '1', '2', ...(isOscore ? [] : ['21'])];
-  if (!isShown) own.push('0/0', '21/0');
+  const shown = own.filter((path) => path.startsWith('0/')).length;
+  const isUnclear = shown > 1;
+  if (shown !== 1 || stale.length > limits.deletions) stale = ['0', '1', '2', ...(isOscore ? [] : ['21'])];
+  if (shown === 0) own.push('0/0', '21/0');
   const free = (of: number) => [0, 1, 2, 3].find((id) => !own.includes(`${of}/${id}`)) ?? 1;
-  return { stale, free: free(ObjectId.Security), context: free(ObjectId.Oscore) };
+  return { stale, isUnclear, free: free(ObjectId.Security), context: free(ObjectId.Oscore) };
 }
 
 /** @throws {PosternError} `unavailable` */

@@ -127,7 +127,8 @@ export class ObservedClient {
     if (!wish) return undefined;
     const reason = wish.fault ?? [...wish.refused].map(([path, why]) => `${path}: ${why}`).join('; ');
     if (reason !== '') return { state: 'refused', reason };
-    return { state: this.#missing(name, wish).length === 0 ? 'observing' : 'waiting' };
+    const isAsked = this.#relations.values().some((each) => each.name === name && !each.observation.isActive);
+    return { state: isAsked || this.#isOpen(name, wish) ? 'waiting' : 'observing' };
   }
 
   /**

@@ -37,6 +37,12 @@ export interface RegistrationProofParts {
   readonly events: Events;
 }
 
+/**
+ * Times that a client is asked that does not answer. It takes itself for registered, and would not be heard of before its lifetime
+ * ends; one in queue mode listens for so long.
+ */
+const questions = 3;
+
 /** Resources of the object Device that go into the inventory record of a client. */
 const described = { 0: 'manufacturer', 1: 'model', 2: 'serial', 3: 'firmware', 17: 'deviceType' } as const;
 
@@ -81,16 +87,19 @@ export class RegistrationProof implements AsyncDisposable {
     const ended = pending.at(location)?.end.signal;
     const signal = ended ? AbortSignal.any([stopped, ended]) : stopped;
     let device: readonly Entry[] = [];
-    let isThere = true;
-    try {
-      device = await calls.read(client, [ObjectId.Device, 0], signal);
-    } catch (thrown) {
-      if (signal.aborted) return false;
-      const { code, message } = asPosternError(thrown);
-      events.emit('registration.silent-device', { device: deviceId, reason: message });
-      // An error answer proves just as well that the client is there.
-      isThere = code !== 'timeout' && code !== 'unavailable' && code !== 'full';
-    }
+    let isThere = false;
+    for (let asked = 0; asked < questions && !isThere; asked++)
+      try {
+        isThere = true;
+        device = await calls.read(client, [ObjectId.Device, 0], signal);
+      } catch (thrown) {
+        if (signal.aborted) return false;
+        const { code, message } = asPosternError(thrown);
+        events.emit('registration.silent-device', { device: deviceId, reason: message });
+        // An error answer proves just as well that the client is there.
+        isThere = code !== 'timeout' && code !== 'unavailable' && code !== 'full';
+        if (code !== 'timeout') break;
+      }
     // The client may have left in the meantime.
     const current = this.#at(location);
     if (!current) return false;

@@ -12,7 +12,8 @@ interface Entry {
 
 /** The party at a remote, wherever it is, or the place itself. */
 const peerOf = ({ identity, key }: Remote): string => identity ?? key;
-const keyOf = (token: Uint8Array): string => (token as Buffer).toString('latin1');
+const keyOf = ({ buffer, byteOffset, length }: Uint8Array): string =>
+  Buffer.from(buffer, byteOffset, length).toString('latin1');
 
 /** What an endpoint observes at its peers, by token (RFC 7641 section 3.2). */
 export class Observations {

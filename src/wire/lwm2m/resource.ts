@@ -97,7 +97,8 @@ export function typeIn(value: Value): ResourceType {
   if (value instanceof Uint8Array) return 'opaque';
   if (typeof value === 'boolean') return 'boolean';
   if (typeof value !== 'number') return 'string';
-  return Number.isInteger(value) ? 'integer' : 'float';
+  // A larger integer is a string of its digits.
+  return Number.isSafeInteger(value) ? 'integer' : 'float';
 }
 
 /** Whether values of this type are integers. */

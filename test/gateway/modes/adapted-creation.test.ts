@@ -264,6 +264,21 @@ describe('an instance that an LwM2M client creates', { timeout: 60_000 }, () => 
     assert.equal((await client.done(atomic(add('./26241/5/2', '2', 'int'))))[0], '507 406');
     assert.equal(client.has.get('26241/5')?.get('1'), 1);
   });
+
+  // conforms: GW-26
+  test('that is there without a resource, and is not registered, gets 418 as well', async () => {
+    await using client = await strictClient({
+      before: ({ method, path }) =>
+        method === Code.GET && path.join('/') === '26241/6'
+          ? reply(Code.Content, { payload: new Uint8Array(), contentFormat: ContentFormat.LwM2mTlv })
+          : null,
+    });
+    client.has.set('26241/6', new Map());
+    const [statuses] = await client.done(atomic(add('./26241/6'), add('./26241/6/1', '2', 'int')));
+    assert.equal(statuses, '507 418 215');
+    assert.deepEqual(client.creates(), []);
+    assert.deepEqual(client.has.get('26241/6'), new Map());
+  });
 });
 
 describe('an Atomic with a Create that fails', { timeout: 60_000 }, () => {

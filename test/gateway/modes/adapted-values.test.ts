@@ -20,6 +20,7 @@ const resources: Readonly<Record<number, { readonly type: ResourceType; readonly
   4: { type: 'objlnk', value: '3303:0' },
   5: { type: 'opaque', value: Buffer.of(1, 2) },
   6: { type: 'time', value: '9007199254740993' },
+  7: { type: 'float', value: -1e300 },
 };
 
 /** A client that has these resources. `refuse` answers some requests otherwise; undefined for none, null for as usual. */
@@ -164,15 +165,17 @@ describe('values of resources that nobody has registered', { timeout: 60_000 }, 
         replace(at(4), '1:2'),
         replace(at(5), 'AwQ='),
         replace(at(6), '7'),
+        replace(at(7), '0.5', 'float'),
         replace(at(3), 'x'),
       ),
     );
-    assert.equal(statuses, '507 216 216 216 216 403');
+    assert.equal(statuses, '507 216 216 216 216 216 403');
     assert.deepEqual(
       client.written
-        .slice(4)
+        .slice(5)
         .map(([resource, value]) => [resource, value instanceof Uint8Array ? [...value] : value]),
       [
+        [7, -1e300],
         [6, '9007199254740993'],
         [5, [1, 2]],
         [4, '3303:0'],

@@ -34,6 +34,18 @@ describe('observations of an LwM2M client', () => {
     assert.deepEqual(heard, [`${name} 192.0.2.7`]);
   });
 
+  test('stand when the client has confirmed them, and not while it is asked', async () => {
+    const { observer, register, delays } = rig();
+    const answer = Promise.withResolvers<void>();
+    delays(() => answer.promise);
+    observer.wish(name, [wishOf()]);
+    await register();
+    assert.deepEqual(observer.stateOf(name, 'w'), { state: 'waiting' });
+    answer.resolve();
+    await register();
+    assert.deepEqual(observer.stateOf(name, 'w'), { state: 'observing' });
+  });
+
   test('are the same after the same wish, and change as the wish changes', async () => {
     const { observer, register, take, observations, settled } = rig();
     observer.wish(name, [wishOf([temperature], { pmin: 10, gt: 3 })]);

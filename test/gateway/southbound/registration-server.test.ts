@@ -234,12 +234,13 @@ test('a client that does not answer is not attached; one that answers with an er
   const { location } = await silent.register('a');
   await silent.settle();
   assert.equal(silent.attached.size, 0);
-  assert.equal(silent.events.count('registration.silent-device'), 1);
+  assert.equal(silent.events.count('registration.silent-device'), 3);
   assert.equal((await silent.ask(Code.POST, location)).code, '4.04', 'and is to register again');
 
   const refusing = rig(() => ({ code: codeFromText('4.01') }));
   await refusing.register('a');
   await refusing.settle();
+  assert.equal(refusing.calls.length, 1);
   assert.equal(refusing.attached.get('a')?.manufacturer, undefined);
   assert.equal(refusing.attached.size, 1);
 
@@ -247,6 +248,28 @@ test('a client that does not answer is not attached; one that answers with an er
   await garbage.register('a');
   await garbage.settle();
   assert.equal(garbage.attached.size, 1, 'it answers, if nothing that makes sense');
+});
+
+// conforms: GW-26
+test('a client whose answers are lost is asked three times: it takes itself for registered', async () => {
+  for (const [lost, isAttached] of [
+    [2, true],
+    [3, false],
+  ] as const) {
+    let asked = 0;
+    const rigged = rig((request) =>
+      ++asked <= lost ? new PosternError('timeout', 'no answer') : described(request),
+    );
+    const { location } = await rigged.register('a');
+    await rigged.settle();
+    assert.equal(rigged.attached.has('a'), isAttached);
+    assert.equal((await rigged.ask(Code.POST, location)).code, isAttached ? '2.04' : '4.04');
+  }
+  // Nothing could be sent: to ask at once again is of no use.
+  const full = rig(() => new PosternError('full', 'no room'));
+  await full.register('a');
+  await full.settle();
+  assert.equal(full.calls.length, 1);
 });
 
 describe('a client that cannot be stored when it answers', () => {
@@ -428,8 +451,11 @@ function rigWithSilence(...answering: readonly number[]) {
           }),
   );
   const giveUp = async () => {
-    for (const question of questions.splice(0)) question();
-    await rigged.settle();
+    // Each client is asked three times.
+    for (let times = 0; times < 3; times++) {
+      for (const question of questions.splice(0)) question();
+      await rigged.settle();
+    }
   };
   return { ...rigged, giveUp };
 }
@@ -747,6 +773,28 @@ test('a bootstrap of a client whose links do not show the account of the bootstr
   }
   const refused: Answer = ({ method }) => ({ code: method === Code.DELETE ? Code.BadRequest : Code.Changed });
   assert.equal((await bootstrapOf('</0/0>,</0/1>;ssid=7', refused)).isDone, 0);
+});
+
+// conforms: GW-26
+test('a bootstrap of a client that names no servers finds its own account by what is left', async () => {
+  for (const [left, free] of [
+    ['0/0', '0/1'],
+    ['0/1', '0/0'],
+    ['0/2', '0/0'],
+  ]) {
+    let isDeleted = false;
+    const { ask, settle, calls, events } = rig(({ method }) => {
+      isDeleted ||= method === Code.DELETE;
+      const links = isDeleted ? `</${left}>,</3/0>` : '</0/0>,</0/1>,</0/2>,</1/0>,</3/0>';
+      return method === Code.GET ? { payload: Buffer.from(links) } : { code: Code.Changed };
+    });
+    await ask(Code.POST, '/bs', ['ep=a']);
+    for (let i = 0; i < 4; i++) await settle();
+    const done = calls.map(([, { method, path }]) => `${codeText(method)} ${path.join('/')}`);
+    const written = ['0.01 ', `0.03 ${free}`, '0.03 1/0', '0.02 bs'];
+    assert.deepEqual(done, ['0.01 ', '0.04 0', '0.04 1', '0.04 2', '0.04 21', ...written]);
+    assert.equal(events.count('lwm2m.bootstrapped'), 1);
+  }
 });
 
 // conforms: GW-26

@@ -48,6 +48,8 @@ export class CoapSocket {
   readonly #answered = new Map<number, Buffer | undefined>();
   readonly #waiting = new Map<string, (answer: ParsedPacket) => void>();
   readonly #unacknowledged = new Map<number, Timer>();
+  /** What a Reset of a notification ends, by message ID. */
+  readonly #notified = new Map<number, () => void>();
   #messageId: number;
 
   constructor(parts: CoapSocketParts) {
@@ -59,7 +61,7 @@ export class CoapSocket {
   async request(
     code: string,
     options: readonly NamedOption[],
-    payload = Buffer.alloc(0),
+    payload: Buffer = Buffer.alloc(0),
   ): Promise<ParsedPacket> {
     const { dice, habits, clock } = this.#parts;
     const token = dice.octets(habits.tokenLength);
@@ -78,6 +80,23 @@ export class CoapSocket {
     return await promise;
   }
 
+  /** Sends a notification. `ended` is called when it gets a Reset. */
+  notify(
+    isConfirmable: boolean,
+    { code, options = [], payload = Buffer.alloc(0) }: CoapAnswer,
+    token: Buffer,
+    ended: () => void,
+  ): void {
+    const message = { code, token, options: [...options], payload };
+    if (isConfirmable) this.#notified.set(this.#confirm(message), ended);
+    else {
+      const messageId = this.#nextId();
+      this.#notified.set(messageId, ended);
+      // Nobody repeats it, so it is not lost on the way.
+      this.#parts.send(generate({ ...message, confirmable: false, messageId }));
+    }
+  }
+
   /** No message of its own is repeated any more. */
   stop(): void {
     for (const timer of this.#unacknowledged.values()) timer.cancel();
@@ -90,6 +109,8 @@ export class CoapSocket {
     if (ack || reset) {
       this.#unacknowledged.get(messageId)?.cancel();
       this.#unacknowledged.delete(messageId);
+      if (reset) this.#notified.get(messageId)?.();
+      this.#notified.delete(messageId);
     }
     if (code === '0.00') return;
     if (!code.startsWith('0.')) {
@@ -135,7 +156,8 @@ export class CoapSocket {
     return this.#messageId;
   }
 
-  #confirm(message: { code: string; token: Buffer; options: NamedOption[]; payload: Buffer }): void {
+  /** Sends a message until it is acknowledged. Returns its message ID. */
+  #confirm(message: { code: string; token: Buffer; options: NamedOption[]; payload: Buffer }): number {
     const { clock } = this.#parts;
     const messageId = this.#nextId();
     const datagram = generate({ ...message, confirmable: true, messageId });
@@ -148,6 +170,7 @@ export class CoapSocket {
       );
     };
     send(repetitions, 2000);
+    return messageId;
   }
 
   #emit(datagram: Buffer, isLast = false): void {

@@ -1,80 +1,13 @@
 import type { NamedOption, ParsedPacket } from 'coap-packet';
 import { type Clock, pause } from '../../../src/base/clock.ts';
-import { type CoapAnswer, type CoapHabits, CoapSocket, optionOf, uintBytes, uintOf } from './coap-socket.ts';
+import { type CoapAnswer, CoapSocket, optionOf, uintBytes, uintOf } from './coap-socket.ts';
 import type { Dice } from './dice.ts';
-import {
-  decodeValues,
-  encodeValues,
-  type Format,
-  type Held,
-  heldFrom,
-  numbers,
-  type Values,
-} from './lwm2m-values.ts';
-
-/** The habits of an LwM2M client. */
-export interface Lwm2mHabits extends CoapHabits {
-  readonly version: '1.0' | '1.1' | '1.2';
-  readonly lifetime: string | undefined;
-  readonly binding: string | undefined;
-  /** It asks for queue mode by the parameter `Q`. */
-  readonly queue: boolean;
-  readonly root: string;
-  /** `rt` and `ct` of the root's link. */
-  readonly rootLink: string;
-  /** It registers objects without their instances too. */
-  readonly linksObjects: boolean;
-  readonly format: Format;
-  readonly draftNumbers: boolean;
-  /** What it answers to a format that it does not know. */
-  readonly refusal: '4.06' | '4.00' | '4.02' | '5.00';
-  readonly hasDiscover: boolean;
-  readonly wideIntegers: boolean;
-  readonly block: number;
-  /** It downloads from a socket of its own. */
-  readonly ownDownloads: boolean;
-  readonly delivery: number | undefined;
-  readonly reboot: 'deregisters' | 'silent' | 'stays';
-  /** Its update fails with this result; 1 is success. */
-  readonly updateResult: number;
-  /** It reboots after a Reset of the update by an empty URI only where it has that. */
-  readonly knowsReset: boolean;
-}
-
-export function lwm2mHabits(dice: Dice): Lwm2mHabits {
-  const version = dice.pick<Lwm2mHabits['version']>(['1.0', '1.1', '1.2']);
-  return {
-    version,
-    lifetime: dice.pick([undefined, '0', '60', '86400', '4294967295']),
-    binding: dice.pick([undefined, 'U', 'UQ']),
-    queue: version !== '1.0' && dice.chance(0.2),
-    root: dice.pick(['', '/lwm2m', '/a/b']),
-    rootLink: dice.pick([
-      ';rt="oma.lwm2m"',
-      ';rt="oma.lwm2m core.b";ct=11542',
-      ';ct="110 112 11542";rt=oma.lwm2m',
-    ]),
-    linksObjects: dice.chance(0.5),
-    format:
-      version === '1.0'
-        ? dice.pick<Format>(['tlv', 'old-json'])
-        : dice.pick<Format>(['tlv', 'senml-json', 'senml-cbor']),
-    draftNumbers: version === '1.0' && dice.chance(0.2),
-    refusal: dice.pick(['4.06', '4.00', '4.02', '5.00']),
-    hasDiscover: dice.chance(0.7),
-    wideIntegers: dice.chance(0.3),
-    block: dice.pick([16, 64, 256, 1024]),
-    ownDownloads: dice.chance(0.6),
-    delivery: dice.pick([undefined, 0, 1, 2]),
-    reboot: dice.pick(['deregisters', 'silent', 'stays']),
-    updateResult: dice.pick([1, 1, 1, 5, 6, 8]),
-    knowsReset: dice.chance(0.7),
-    answers: dice.pick(['piggybacked', 'separate', 'separate-non']),
-    loses: dice.pick([0, 0, 0.15]),
-    doubles: dice.pick([0, 0.2]),
-    tokenLength: dice.between(1, 8),
-  };
-}
+import { Lwm2mAccounts } from './lwm2m-accounts.ts';
+import { Lwm2mFirmware } from './lwm2m-firmware.ts';
+import type { Lwm2mHabits } from './lwm2m-habits.ts';
+import { Lwm2mObjects, type ObjectRequest } from './lwm2m-objects.ts';
+import { Lwm2mObserved } from './lwm2m-observed.ts';
+import { decodeValues, encodeValues, type Held, numbers, type Values } from './lwm2m-values.ts';
 
 export interface Lwm2mClientParts {
   readonly name: string;
@@ -97,70 +30,100 @@ export interface Lwm2mDone {
 const usualPort = 5683;
 /** Milliseconds that a client in queue mode hears after its last message. */
 const awake = 90_000;
+/** Milliseconds that it waits for a Bootstrap-Finish (EXCHANGE_LIFETIME). */
+const patience = 247_000;
 
 /** An LwM2M client that has its own reading of the specification, and nothing of Postern. */
 export class Lwm2mClient {
   readonly #parts: Lwm2mClientParts;
   readonly #sockets = new Map<number, CoapSocket>();
-  readonly values: Map<string, Held>;
-  readonly writable: ReadonlySet<string>;
+  readonly objects: Lwm2mObjects;
+  readonly accounts: Lwm2mAccounts;
+  readonly firmware: Lwm2mFirmware;
+  readonly observed: Lwm2mObserved;
   readonly log: Lwm2mDone[] = [];
-  /** The image that it runs, and those that it has got. */
-  image: Buffer = Buffer.alloc(0);
-  readonly images: Buffer[] = [];
+  /** Datagrams that it did not hear because it slept. */
+  missed = 0;
   #location: readonly string[] = [];
+  #lifetime: number | undefined;
   #sent = 0;
   #isOff = false;
+  #isOver = false;
+  /** Counts the times that it lost its power. */
+  #life = 0;
   /** The body that a request brings in blocks, by its path. */
   readonly #bodies = new Map<string, Buffer[]>();
-  #state = 0;
-  #result = 0;
   #work: Promise<unknown> = Promise.resolve();
 
   constructor(parts: Lwm2mClientParts) {
     this.#parts = parts;
-    const text = (value: string): Held => ({ type: 'string', value });
-    const integer = (value: number): Held => ({ type: 'integer', value: BigInt(value) });
-    this.values = new Map<string, Held>([
-      ['1/0/0', integer(1)],
-      ['1/0/1', integer(600)],
-      ['1/0/7', text('U')],
-      ['3/0/0', text('Stock & Co')],
-      ['3/0/1', text('S<1>')],
-      ['3/0/3', text('1.0')],
-      ['3/0/6/0', integer(1)],
-      ['3/0/6/3', integer(5)],
-      ['3/0/9', integer(77)],
-      ['3/0/13', { type: 'time', value: 1_700_000_000n }],
-      ['3/0/14', text('+01:00')],
-      ...parts.values,
-    ]);
-    this.writable = new Set(['1/0/1', '3/0/13', '3/0/14', ...parts.values.keys()]);
-    this.#open(usualPort);
+    const { habits, clock, values } = parts;
+    this.firmware = new Lwm2mFirmware({
+      habits,
+      later: (work) => this.#later(work),
+      socket: () => this.#socket(habits.ownDownloads ? usualPort + 1 : usualPort),
+      reboot: () => this.#reboot(),
+    });
+    this.objects = new Lwm2mObjects(habits, values, () => this.firmware.values);
+    this.accounts = new Lwm2mAccounts(habits);
+    this.observed = new Lwm2mObserved(clock, habits.conditions === 'heeds', (token, answer, more, ended) => {
+      const limited = this.#blockOf(undefined, answer);
+      const options = [...(limited.options ?? []), ...more];
+      const isConfirmable = habits.notifies === 'confirmable';
+      if (!this.#isOff) this.#socket(usualPort).notify(isConfirmable, { ...limited, options }, token, ended);
+    });
+  }
+
+  get values(): Map<string, Held> {
+    return this.objects.values;
+  }
+
+  /** The last part of the path of its registration. */
+  get location(): string | undefined {
+    return this.#location.at(-1);
+  }
+
+  get isAsleep(): boolean {
+    const { habits, clock } = this.#parts;
+    return (habits.queue || habits.binding === 'UQ') && clock.now() - this.#sent > awake;
   }
 
   /** Nothing of it goes on. */
   async stop(): Promise<void> {
-    this.#isOff = true;
-    for (const socket of this.#sockets.values()) socket.stop();
+    this.#isOver = true;
+    this.#off();
     await this.#work;
   }
 
-  /** State and Update Result of its object Firmware Update. */
-  get firmware(): { readonly state: number; readonly result: number } {
-    return { state: this.#state, result: this.#result };
+  receive(port: number, datagram: Buffer): void {
+    if (port === usualPort && this.isAsleep) this.missed++;
+    else if (!this.#isOff) this.#sockets.get(port)?.receive(datagram);
   }
 
-  receive(port: number, datagram: Buffer): void {
-    const { habits, clock } = this.#parts;
-    const queues = habits.queue || habits.binding === 'UQ';
-    if (this.#isOff || (queues && port === usualPort && clock.now() - this.#sent > awake)) return;
-    this.#sockets.get(port)?.receive(datagram);
+  /** Gets an account, as its habits say. Returns the code of the answer, or `no end`. */
+  async bootstrap(): Promise<string> {
+    const { name, habits, clock, dice } = this.#parts;
+    if (habits.bootstrap === 'pack') {
+      const format = dice.pick(['senml-json', 'senml-cbor'] as const);
+      const answer = await this.#fetch(['bspack'], [`ep=${name}`], numbers[format]);
+      if (answer.code === '2.05') this.accounts.unpack(decodeValues(numbers[format], answer.payload, ''));
+      return answer.code;
+    }
+    const pct = habits.format.startsWith('senml') ? [`pct=${numbers[habits.format]}`] : [];
+    const finished = this.accounts.finished().then(() => true);
+    const { code } = await this.#ask('POST', ['bs'], [`ep=${name}`, ...pct]);
+    if (code !== '2.04') return code;
+    const stop = new AbortController();
+    const isFinished = await Promise.race([finished, pause(clock, patience, stop.signal).then(() => false)]);
+    stop.abort();
+    this.#lifetime = [...this.accounts.servers.values()].at(-1)?.lifetime;
+    return isFinished ? code : 'no end';
   }
 
   async register(): Promise<string> {
     const { name, habits } = this.#parts;
-    const { version, lifetime, binding, queue } = habits;
+    const { version, binding, queue } = habits;
+    const lifetime = this.#lifetime ?? habits.lifetime;
     const query = [
       `ep=${name}`,
       `lwm2m=${version}`,
@@ -168,6 +131,7 @@ export class Lwm2mClient {
       ...(binding === undefined ? [] : [`b=${binding}`]),
       ...(queue ? ['Q'] : []),
     ];
+    this.observed.clear();
     const answer = await this.#ask('POST', ['rd'], query, Buffer.from(this.#links()), 40);
     this.#location = answer.options
       .filter((each) => each.name === 'Location-Path')
@@ -175,19 +139,60 @@ export class Lwm2mClient {
     return answer.code;
   }
 
-  async update(): Promise<string> {
-    return (await this.#ask('POST', this.#location, [])).code;
+  async update(hasObjects = false): Promise<string> {
+    const links = Buffer.from(hasObjects ? this.#links() : '');
+    return (await this.#ask('POST', this.#location, [], links, hasObjects ? 40 : undefined)).code;
   }
 
   async deregister(): Promise<string> {
     return (await this.#ask('DELETE', this.#location, [])).code;
   }
 
+  /** Sends values unasked (LwM2M core 1.1, section 6.4.6). Returns the code of the answer. */
+  async sendValues(values: Values): Promise<string> {
+    const { habits } = this.#parts;
+    const format = habits.format === 'senml-json' ? 'senml-json' : 'senml-cbor';
+    const body = encodeValues(format, values, [], habits.wideIntegers);
+    return (await this.#ask('POST', ['dp'], [], body, numbers[format])).code;
+  }
+
+  /** A value changes by itself. */
+  change(path: string, held: Held): void {
+    this.values.set(path, held);
+    this.observed.changed(path);
+  }
+
+  /** Loses its power, and has it again after a while. It keeps objects and packages, and forgets all else. */
+  async losePower(milliseconds: number): Promise<void> {
+    this.#off();
+    await pause(this.#parts.clock, milliseconds, new AbortController().signal);
+    this.firmware.restart();
+    if (!this.#isOver) this.#isOff = false;
+  }
+
+  #off(): void {
+    this.#isOff = true;
+    this.#life++;
+    this.observed.clear();
+    this.#bodies.clear();
+    for (const socket of this.#sockets.values()) socket.stop();
+    this.#sockets.clear();
+  }
+
+  /** Goes away after an update, and comes back. */
+  async #reboot(): Promise<void> {
+    const { habits, clock } = this.#parts;
+    const { reboot } = habits;
+    if (reboot === 'deregisters') await this.deregister().catch(() => {});
+    this.#isOff = reboot !== 'stays';
+    await pause(clock, 20_000, new AbortController().signal);
+    if (!this.#isOver) this.#isOff = false;
+    if (reboot !== 'stays') this.#later(() => this.register());
+  }
+
   #links(): string {
     const { root, rootLink, linksObjects } = this.#parts.habits;
-    const instances = new Set(
-      [...this.values.keys(), '5/0/3'].map((path) => path.split('/').slice(0, 2).join('/')),
-    );
+    const { instances } = this.objects;
     const objects = linksObjects ? new Set([...instances].map((path) => path.split('/')[0] ?? '')) : [];
     const links = [...objects, ...instances].map((path) => `<${root}/${path}>`);
     return [`<${root === '' ? '/' : root}>${rootLink}`, ...links].join(',');
@@ -197,8 +202,9 @@ export class Lwm2mClient {
     code: string,
     path: readonly string[],
     query: readonly string[],
-    payload = Buffer.alloc(0),
+    payload: Buffer = Buffer.alloc(0),
     contentFormat?: number,
+    more: readonly NamedOption[] = [],
   ): Promise<ParsedPacket> {
     const options: NamedOption[] = [
       ...path.map((each): NamedOption => ({ name: 'Uri-Path', value: Buffer.from(each) })),
@@ -206,18 +212,41 @@ export class Lwm2mClient {
         ? []
         : [{ name: 'Content-Format' as const, value: uintBytes(contentFormat) }]),
       ...query.map((each): NamedOption => ({ name: 'Uri-Query', value: Buffer.from(each) })),
+      ...more,
     ];
-    return await this.#sockets.get(usualPort)!.request(code, options, payload);
+    return await this.#socket(usualPort).request(code, options, payload);
   }
 
-  #open(port: number): CoapSocket {
+  /** Gets a body of one or more blocks. */
+  async #fetch(
+    path: readonly string[],
+    query: readonly string[],
+    accept: number,
+  ): Promise<{ code: string; payload: Buffer }> {
+    const blocks: Buffer[] = [];
+    for (let number = 0; ; number++) {
+      const block = uintBytes((number << 4) | 2);
+      const answer = await this.#ask('GET', path, query, undefined, undefined, [
+        { name: 'Accept', value: uintBytes(accept) },
+        { name: 'Block2', value: block },
+      ]);
+      blocks.push(answer.payload);
+      const isLast = (uintOf(optionOf(answer, 'Block2')) & 8) === 0;
+      if (isLast || answer.code !== '2.05') return { code: answer.code, payload: Buffer.concat(blocks) };
+    }
+  }
+
+  #socket(port: number): CoapSocket {
     const { habits, dice, clock, send } = this.#parts;
+    const known = this.#sockets.get(port);
+    if (known) return known;
+    const life = this.#life;
     const socket = new CoapSocket({
       habits,
       dice,
       clock,
       send: (datagram) => {
-        if (this.#isOff) return;
+        if (this.#isOff || life !== this.#life) return;
         if (port === usualPort) this.#sent = clock.now();
         send(port, datagram);
       },
@@ -231,15 +260,18 @@ export class Lwm2mClient {
     const { root } = this.#parts.habits;
     const segments = request.options
       .filter(({ name }) => name === 'Uri-Path')
-      .map(({ value }) => String(value));
-    const start = root.split('/').filter((each) => each !== '');
+      .map(({ value }) => String(value))
+      .filter((each) => each !== '');
+    const start = this.accounts.isInBootstrap ? [] : root.split('/').filter((each) => each !== '');
     if (start.some((each, at) => segments[at] !== each)) return { code: '4.04' };
     const path = segments.slice(start.length).join('/');
     const body = this.#bodyOf(request, path);
     if (!Buffer.isBuffer(body)) return body;
     const block1 = optionOf(request, 'Block1');
     const answer = this.#do(request, path, body);
-    if (request.code !== '0.01') this.log.push({ method: request.code, path, code: answer.code });
+    const isCondition = request.code === '0.03' && optionOf(request, 'Uri-Query') !== undefined;
+    if (!reading.has(request.code) && !isCondition)
+      this.log.push({ method: request.code, path, code: answer.code });
     const options = [
       ...(answer.options ?? []),
       ...(block1 ? [{ name: 'Block1' as const, value: block1 }] : []),
@@ -255,7 +287,11 @@ export class Lwm2mClient {
     const [number, hasMore, exponent] = [value >> 4, (value & 8) !== 0, value & 7];
     const blocks = number === 0 ? [] : (this.#bodies.get(path) ?? []);
     const at = blocks.reduce((sum, { length }) => sum + length, 0);
-    if (at !== number << (exponent + 4)) return { code: '4.08' };
+    if (at !== number << (exponent + 4)) {
+      // It has lost its power since the first block.
+      this.log.push({ method: request.code, path, code: '4.08' });
+      return { code: '4.08' };
+    }
     blocks.push(request.payload);
     this.#bodies.set(path, blocks);
     if (hasMore) {
@@ -268,9 +304,10 @@ export class Lwm2mClient {
     return Buffer.concat(blocks);
   }
 
-  #blockOf(request: ParsedPacket, answer: CoapAnswer): CoapAnswer {
+  /** @param request the request of an answer; undefined for a notification */
+  #blockOf(request: ParsedPacket | undefined, answer: CoapAnswer): CoapAnswer {
     const { payload = Buffer.alloc(0), options = [], code } = answer;
-    const asked = optionOf(request, 'Block2');
+    const asked = request && optionOf(request, 'Block2');
     const value = uintOf(asked);
     const size = Math.min(this.#parts.habits.block, asked ? 16 << (value & 7) : 1024);
     const number = Math.floor(((value >> 4) * (asked ? 16 << (value & 7) : size)) / size);
@@ -287,194 +324,93 @@ export class Lwm2mClient {
   }
 
   #do(request: ParsedPacket, path: string, body: Buffer): CoapAnswer {
-    const contentFormat = uintOf(optionOf(request, 'Content-Format'));
-    const isPlain = optionOf(request, 'Content-Format') === undefined;
-    if (request.code === '0.01') return this.#get(request, path);
-    if (path.startsWith('5/')) return this.#firmware(request, path, body);
-    if (request.code === '0.02') {
-      if (path === '1/0/8') {
-        this.#later(async () => {
-          await this.update();
-        });
-        return { code: '2.04' };
-      }
-      if (path === '3/0/4' || path === '3/0/12') return { code: '2.04' };
-      return { code: this.#has(path) ? '4.05' : '4.04' };
-    }
-    if (request.code !== '0.03') return { code: '4.05' };
-    const before = this.values.get(path);
-    if (!before) return { code: this.#has(path) ? '4.05' : '4.04' };
-    if (!this.writable.has(path)) return { code: '4.05' };
-    if (!this.#takes(isPlain ? 0 : contentFormat, before)) return { code: '4.15' };
-    const held = heldFrom(decodeValues(contentFormat, body, path).get(path), before);
-    if (!held) return { code: '4.00' };
-    this.values.set(path, held);
-    return { code: '2.04' };
-  }
-
-  #takes(contentFormat: number, { type }: Held): boolean {
-    const { format } = this.#parts.habits;
-    if (contentFormat === 0) return type !== 'opaque';
-    if (contentFormat === 42) return type === 'opaque';
-    return contentFormat === numbers[format] || (format === 'old-json' && contentFormat === numbers.tlv);
-  }
-
-  #has(path: string): boolean {
-    return [...this.values.keys()].some((key) => key === path || key.startsWith(`${path}/`));
-  }
-
-  #get(request: ParsedPacket, path: string): CoapAnswer {
-    const { habits } = this.#parts;
+    const format = optionOf(request, 'Content-Format');
+    const contentFormat = format && uintOf(format);
+    const bootstrap = this.accounts.do(request.code, path, body, contentFormat ?? 0);
+    if (bootstrap) return bootstrap;
     const accept = optionOf(request, 'Accept');
-    const base = path.split('/').map(Number);
-    const all = new Map([...this.values, ...this.#firmwareValues()]);
-    const found = new Map([...all].filter(([key]) => key === path || key.startsWith(`${path}/`)));
-    if (found.size === 0) return { code: '4.04' };
-    if (accept && uintOf(accept) === 40) {
-      if (!habits.hasDiscover) return { code: '4.06' };
-      const below = new Set(
-        [...found.keys()].map((key) => key.split('/').slice(0, Math.max(3, base.length)).join('/')),
-      );
-      const links = [`<${habits.root}/${path}>`, ...[...below].map((key) => `<${habits.root}/${key}>`)];
-      return this.#content(40, Buffer.from(links.join(',')));
+    const asked: ObjectRequest = { path, body, contentFormat, accept: accept && uintOf(accept) };
+    switch (request.code) {
+      case '0.01':
+        return this.#observe(request, [path], () => this.objects.read(asked));
+      case '0.05': {
+        const paths = pathsIn(contentFormat, body);
+        return this.#observe(request, paths, () => this.objects.readAll(paths));
+      }
+      case '0.07': {
+        const answer = this.objects.writeAll(asked);
+        if (answer.code === '2.04')
+          for (const each of decodeValues(contentFormat ?? 0, body, '').keys()) this.observed.changed(each);
+        return answer;
+      }
+      case '0.02':
+        return this.#post(asked);
+      case '0.03':
+        return this.#put(request, asked);
+      case '0.04':
+        return this.#told(this.objects.remove(path));
+      default:
+        return { code: '4.05' };
     }
-    const wanted =
-      accept === undefined ? this.#usualFormat(path, found) : this.#formatOf(uintOf(accept), path, found);
-    if (!wanted) return { code: habits.refusal };
-    const number = numbers[wanted];
-    const drafted = habits.draftNumbers && number >= 11542 ? number - 10000 : number;
-    return this.#content(drafted, encodeValues(wanted, found, base, habits.wideIntegers));
   }
 
-  #usualFormat(path: string, found: Values): Format {
-    const only = found.get(path);
-    if (only?.type === 'opaque') return 'opaque';
-    // Always the same for a path: the blocks of an answer are of one form.
-    return only && path.length % 2 === 0 ? 'text' : this.#parts.habits.format;
+  #observe(request: ParsedPacket, paths: readonly string[], read: () => CoapAnswer): CoapAnswer {
+    const { observes } = this.#parts.habits;
+    const option = optionOf(request, 'Observe');
+    const answer = read();
+    if (!option || !observes || answer.code !== '2.05') return answer;
+    const more = this.observed.ask(uintOf(option), request.token, paths, read);
+    return { ...answer, options: [...more, ...(answer.options ?? [])] };
   }
 
-  #formatOf(number: number, path: string, found: Values): Format | undefined {
-    const { format } = this.#parts.habits;
-    const only = found.get(path);
-    if (number === 0) return only && only.type !== 'opaque' ? 'text' : undefined;
-    if (number === 42) return only?.type === 'opaque' ? 'opaque' : undefined;
-    return number === numbers[format] ? format : undefined;
-  }
-
-  #content(contentFormat: number, payload: Buffer): CoapAnswer {
-    return { code: '2.05', options: [{ name: 'Content-Format', value: uintBytes(contentFormat) }], payload };
-  }
-
-  #firmwareValues(): Values {
-    const integer = (value: number): Held => ({ type: 'integer', value: BigInt(value) });
-    const { delivery } = this.#parts.habits;
-    return new Map([
-      ['5/0/3', integer(this.#state)],
-      ['5/0/5', integer(this.#result)],
-      ['5/0/8/0', integer(0)],
-      ...(delivery === undefined ? [] : ([['5/0/9', integer(delivery)]] as const)),
-    ]);
-  }
-
-  #firmware({ code }: ParsedPacket, path: string, body: Buffer): CoapAnswer {
-    const { knowsReset, delivery } = this.#parts.habits;
-    if (code === '0.02' && path === '5/0/2') {
-      if (this.#state !== 2) return { code: '4.05' };
-      this.#state = 3;
-      this.#later(() => this.#install());
+  #post(asked: ObjectRequest): CoapAnswer {
+    const { path, body } = asked;
+    if (path.startsWith('5/')) return this.firmware.do('0.02', path, body);
+    if (path === '1/0/8') {
+      this.#later(async () => await this.update());
       return { code: '2.04' };
     }
-    if (code !== '0.03' || this.#state === 3) return { code: '4.05' };
-    if (path === '5/0/0') {
-      if (delivery === 0) return { code: '4.05' };
-      const isReset = body.length <= 1;
-      if (isReset && !knowsReset) return { code: '4.00' };
-      this.#state = isReset ? 0 : 2;
-      this.#result = 0;
-      if (!isReset) this.images.push(body);
-      return { code: '2.04' };
-    }
-    if (path !== '5/0/1' || delivery === 1) return { code: '4.05' };
-    const [written = ''] = [...decodeValues(writtenFormat(body), body, path).values()];
-    const uri = String(written instanceof Uint8Array ? Buffer.from(written) : written);
-    if (uri === '') {
-      if (!knowsReset) return { code: '4.00' };
-      this.#state = 0;
-      this.#result = 0;
-      return { code: '2.04' };
-    }
-    this.#state = 1;
-    this.#result = 0;
-    this.#later(() => this.#download(new URL(uri)));
-    return { code: '2.04' };
+    if (path === '3/0/4' || path === '3/0/12') return { code: '2.04' };
+    if (!path.includes('/')) return this.#told(this.objects.create(asked));
+    return { code: this.objects.has(path) ? '4.05' : '4.04' };
   }
 
-  #later(work: () => Promise<void>): void {
+  #put(request: ParsedPacket, asked: ObjectRequest): CoapAnswer {
+    const { path, body } = asked;
+    const query = request.options.filter(({ name }) => name === 'Uri-Query').map(({ value }) => `${value}`);
+    if (query.length > 0) {
+      if (this.#parts.habits.conditions === 'refuses') return { code: '4.05' };
+      this.observed.setConditions(path, query);
+      return { code: '2.04' };
+    }
+    if (path.startsWith('5/')) return this.firmware.do('0.03', path, body);
+    const answer = this.objects.write(asked);
+    if (answer.code === '2.04') this.observed.changed(path);
+    return answer;
+  }
+
+  /** An instance has come or gone: the servers learn of it by the next update. */
+  #told(answer: CoapAnswer): CoapAnswer {
+    if (answer.code.startsWith('2.') && this.#parts.habits.tellsObjects)
+      this.#later(async () => await this.update(true));
+    return answer;
+  }
+
+  #later(work: () => Promise<unknown>): void {
     const { clock } = this.#parts;
+    const life = this.#life;
     this.#work = Promise.all([
       this.#work,
       pause(clock, 100, new AbortController().signal).then(async () => {
-        if (!this.#isOff) await work().catch(() => {});
+        if (life === this.#life) await work().catch(() => {});
       }),
     ]);
   }
-
-  /** Fetches an image block by block, from a port of its own where that is its habit. */
-  async #download({ pathname, search }: URL): Promise<void> {
-    const { habits } = this.#parts;
-    const port = habits.ownDownloads ? usualPort + 1 : usualPort;
-    const socket = this.#sockets.get(port) ?? this.#open(port);
-    const path = pathname.split('/').slice(1).map(decodeURIComponent);
-    const query = search
-      .slice(1)
-      .split('&')
-      .filter((each) => each !== '')
-      .map(decodeURIComponent);
-    const options: NamedOption[] = [
-      ...path.map((each): NamedOption => ({ name: 'Uri-Path', value: Buffer.from(each) })),
-      ...query.map((each): NamedOption => ({ name: 'Uri-Query', value: Buffer.from(each) })),
-    ];
-    let exponent = Math.log2(habits.block) - 4;
-    const blocks: Buffer[] = [];
-    for (let at = 0; ; ) {
-      const block: NamedOption = {
-        name: 'Block2',
-        value: uintBytes(((at >> (exponent + 4)) << 4) | exponent),
-      };
-      const answer = await socket.request('GET', [...options, block]).catch(() => undefined);
-      if (answer?.code !== '2.05') {
-        this.#state = 0;
-        this.#result = answer ? 7 : 4;
-        return;
-      }
-      blocks.push(answer.payload);
-      at += answer.payload.length;
-      // The server may give smaller blocks than it was asked for.
-      exponent = Math.min(exponent, uintOf(optionOf(answer, 'Block2')) & 7);
-      if ((uintOf(optionOf(answer, 'Block2')) & 8) === 0) break;
-    }
-    this.images.push(Buffer.concat(blocks));
-    this.#state = 2;
-  }
-
-  async #install(): Promise<void> {
-    const { habits, clock } = this.#parts;
-    if (habits.reboot === 'deregisters') await this.deregister();
-    this.#isOff = habits.reboot !== 'stays';
-    await pause(clock, 20_000, new AbortController().signal);
-    this.#isOff = false;
-    const isDone = habits.updateResult === 1;
-    // A failed installation leaves the package with some clients.
-    this.#state = isDone || habits.updateResult === 5 ? 0 : 2;
-    this.#result = habits.updateResult;
-    if (isDone) this.image = this.images.at(-1) ?? this.image;
-    if (habits.reboot !== 'stays') await this.register();
-  }
 }
 
-/** The format of a written Package URI: a text has a scheme or is empty, SenML begins with an array. */
-function writtenFormat(body: Buffer): number {
-  if (body.length === 0 || /^coaps?:/.test(body.toString('latin1'))) return 0;
-  if (body[0] === 0x5b) return 110;
-  return (body[0] ?? 0) >> 5 === 4 ? 112 : 11542;
-}
+/** Methods that change nothing. */
+const reading: ReadonlySet<string> = new Set(['0.01', '0.05']);
+
+/** The paths in a request for a composite operation: SenML CBOR without values. */
+const pathsIn = (contentFormat: number | undefined, body: Buffer): readonly string[] =>
+  contentFormat === numbers['senml-cbor'] ? [...decodeValues(contentFormat, body, '').keys()] : [];

@@ -173,6 +173,12 @@ export function decodeValues(format: number, body: Buffer, path: string): Readon
       }),
     );
   }
+  const segments = path.split('/');
+  return decodeTlv(body, segments.length > 2 ? segments.slice(0, 2) : segments);
+}
+
+/** The values of TLV by path. An instance that the message does not name is an empty segment. */
+function decodeTlv(body: Buffer, base: readonly string[]): Map<string, unknown> {
   const found = new Map<string, unknown>();
   for (let at = 0; at < body.length; ) {
     const head = body[at] ?? 0;
@@ -181,8 +187,14 @@ export function decodeValues(format: number, body: Buffer, path: string): Readon
     const sizes = (head >> 3) & 3;
     const from = at + 1 + idSize + sizes;
     const length = sizes === 0 ? head & 7 : body.readUIntBE(at + 1 + idSize, sizes);
-    const [object, instance] = path.split('/');
-    found.set(`${object}/${instance}/${id}`, body.subarray(from, from + length));
+    const inner = body.subarray(from, from + length);
+    const isInstance = head >> 6 === 0;
+    const own = [...base, ...(base.length === 1 && !isInstance ? [''] : []), String(id)];
+    if (isInstance) {
+      // An instance without resources is told by its path alone.
+      if (length === 0) found.set(own.join('/'), undefined);
+      for (const [key, value] of decodeTlv(inner, own)) found.set(key, value);
+    } else found.set(own.join('/'), inner);
     at = from + length;
   }
   return found;

@@ -19,7 +19,7 @@ import { hello, nameOf, rig, turn } from './wire.ts';
 const token = Buffer.from('the-token').subarray(0, 8);
 
 /** What an observation was told. */
-function observer(own = token) {
+function observer(own: Uint8Array = token) {
   const heard: string[] = [];
   const observation = new Observation({
     token: own,
@@ -30,10 +30,10 @@ function observer(own = token) {
 }
 
 /** An endpoint that observes a resource of peer `a`, which has answered with the number 10. */
-async function observing(limits = {}, call1: Partial<CoapCall> = {}) {
+async function observing(limits = {}, call1: Partial<CoapCall> = {}, own: Uint8Array = token) {
   const made = rig(hello, limits);
   const { endpoint, sent, receive } = made;
-  const { heard, observation } = observer();
+  const { heard, observation } = observer(own);
   const answered = call(endpoint, seededEntropy(1), 'a', 1, {
     method: Code.GET,
     path: ['3303', '0', '5700'],
@@ -87,6 +87,14 @@ describe('an observation (RFC 7641), client side', () => {
     assert.equal(observation.isActive, true);
     assert.equal(endpoint.footprint.observations, 1);
     assert.deepEqual(take(), []);
+  });
+
+  test('its token may be any octets, and not only a Buffer', async () => {
+    const { respond, answered, heard, notify } = await observing({}, {}, Uint8Array.from(token));
+    respond(first);
+    await answered;
+    notify(11, 'second');
+    assert.deepEqual(heard, ['first', 'second']);
   });
 
   test('a confirmable notification is acknowledged, repeated or not, and counts once', async () => {
