@@ -136,6 +136,7 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
       [alert(1226), '415'],
       [bare, '412'],
       [untyped, '412'],
+      [alert(1226).replace(/<Format .*<\/Format>/, ''), '412'],
       [alert(1299), '406'],
     ].entries()) {
       assert.equal(await own.session(`${at + 10}`, said!), 200);
@@ -150,6 +151,8 @@ describe('a stock OMA DM client completes a session with the gateway', limit, ()
     await using far = new StockClient({ ...stock, ...account, serverId: 'dm.example', url });
     assert.equal(await far.session('2', alert(1226)), 200);
     assert.equal(far.reported, '415');
+    assert.equal(await far.session('3', alert(1224)), 200);
+    assert.equal(far.reported, '200');
   });
 
   // conforms: HTT-2

@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import { toCbor } from '../../../src/base/cbor.ts';
 import { asPosternError, PosternError } from '../../../src/base/errors.ts';
 import { fitsXml } from '../../../src/base/presentable.ts';
+import { decodeCbor } from '../../../src/wire/syncml/cbor.ts';
 import { decodeDocument, encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
-import { messageLimits } from '../../../src/wire/syncml/elements.ts';
+import { keyOf, messageLimits } from '../../../src/wire/syncml/elements.ts';
 import { itemsOf, type SyncHdr, type SyncmlMessage } from '../../../src/wire/syncml/message.ts';
 import { decodeTnds, encodeTnds } from '../../../src/wire/syncml/tnds.ts';
+import { fullestMessage } from './fullest-message.ts';
 import { firstPackage, message } from './messages.ts';
 
 const codings = [MediaType.Xml, MediaType.Wbxml, MediaType.Cbor];
@@ -17,9 +20,14 @@ const xmlOf = (inner: string) =>
   );
 
 for (const coding of codings) {
+  // conforms: REP-17
   describe(coding, () => {
     test('a first package is the same after encoding and decoding', () => {
       assert.deepEqual(decodeDocument(encodeMessage(firstPackage, coding), coding), firstPackage);
+    });
+
+    test('a message with every element is the same after encoding and decoding', () => {
+      assert.deepEqual(decodeDocument(encodeMessage(fullestMessage, coding), coding), fullestMessage);
     });
 
     test('any message is the same after encoding and decoding', () => {
@@ -125,6 +133,16 @@ describe('XML is refused', () => {
       xmlOf('<Get><CmdID>1</CmdID></Get>'.repeat(messageLimits.elements / 2)),
       'tooLarge',
     ],
+    [
+      'XML in Data that is too deep',
+      xmlOf(`<Add><CmdID>1</CmdID><Item><Data>${'<a>'.repeat(65)}${'</a>'.repeat(65)}</Data></Item></Add>`),
+      'tooLarge',
+    ],
+    [
+      'skipped elements that are too deep',
+      xmlOf(`<Get><CmdID>1</CmdID>${'<Vendor>'.repeat(17)}${'</Vendor>'.repeat(17)}</Get>`),
+      'tooLarge',
+    ],
   ];
   for (const [what, coded, code] of refused)
     test(what, () => {
@@ -133,6 +151,32 @@ describe('XML is refused', () => {
         (error) => asPosternError(error).code === code,
       );
     });
+});
+
+// conforms: REP-18
+describe('CBOR is refused', () => {
+  /** A message whose SyncBody has this content, in the keys of CBOR. */
+  const message = (body: readonly unknown[]) => toCbor([keyOf('SyncML'), [keyOf('SyncBody'), body]]);
+  const nested = (levels: number): unknown[] => [keyOf('Atomic'), levels > 1 ? nested(levels - 1) : []];
+  const several = (count: number) => Array.from({ length: count }, () => [keyOf('Final'), true]).flat();
+  for (const [what, coded, code] of [
+    ['too deep', message(nested(messageLimits.depth - 1)), 'tooLarge'],
+    ['too many elements', message(several(messageLimits.elements - 1)), 'tooLarge'],
+    ['an element without its content', message([keyOf('Final')]), 'malformed'],
+    ['an unknown element without its content', message([63]), 'malformed'],
+    ['a number for a text', message([keyOf('CmdID'), 1]), 'malformed'],
+    ['no element', toCbor([]), 'malformed'],
+    ['two roots', toCbor([keyOf('SyncML'), [], keyOf('SyncML'), []]), 'malformed'],
+  ] as const)
+    test(what, () => {
+      assert.throws(() => decodeCbor(coded), { code });
+    });
+
+  test('but not at the bounds', () => {
+    const { name } = decodeCbor(message(nested(messageLimits.depth - 2)));
+    assert.equal(name, 'SyncML');
+    assert.equal(decodeCbor(message(several(messageLimits.elements - 2))).name, 'SyncML');
+  });
 });
 
 // conforms: REP-15

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { SaxesParser } from 'saxes';
 import { encodeMessage, MediaType } from '../../../src/wire/syncml/codec.ts';
-import type { Command, Item, Meta, SyncmlMessage } from '../../../src/wire/syncml/message.ts';
+import { fullestMessage } from './fullest-message.ts';
 
 /**
  * Content of each element, as the DTD has it: SyncML representation protocol 1.2.2, section 6, and for Meta the root of SyncML
@@ -34,72 +34,6 @@ const contents: Readonly<Record<string, string>> = {
   Exec: 'CmdID NoResp Meta Correlator Item',
   Atomic: 'CmdID NoResp Meta Replace',
   Sequence: 'CmdID NoResp Meta Replace',
-};
-
-// Each object has its fields in an order that is not that of the DTD, and has all of them.
-const meta: Meta = {
-  maxObjSize: 9,
-  maxMsgSize: 8,
-  nextNonce: Buffer.from('nonce'),
-  size: 7,
-  mark: 'critical',
-  type: 'text/plain',
-  format: 'chr',
-};
-const location = { locName: 'name', locUri: './a' };
-const item: Item = { moreData: true, data: 'value', meta, source: location, target: location };
-const noResp = true as const;
-const plain = { items: [item], meta, noResp };
-const replace: Command = { name: 'Replace', cmdId: '99', items: [item] };
-const commands: readonly Command[] = [
-  {
-    name: 'Status',
-    items: [item],
-    data: 200,
-    chal: { meta },
-    cred: { data: 'secret', meta },
-    sourceRefs: ['./s'],
-    targetRefs: ['./t'],
-    cmd: 'Get',
-    cmdRef: '2',
-    msgRef: 1,
-    cmdId: '1',
-  },
-  { name: 'Alert', items: [item], correlator: 'c', data: 1226, noResp, cmdId: '2' },
-  {
-    name: 'Results',
-    items: [item],
-    sourceRefs: ['./s'],
-    targetRefs: ['./t'],
-    meta,
-    cmdRef: '2',
-    msgRef: 1,
-    cmdId: '3',
-  },
-  { name: 'Get', ...plain, cmdId: '4' },
-  { name: 'Add', ...plain, cmdId: '5' },
-  { name: 'Replace', ...plain, cmdId: '6' },
-  { name: 'Delete', ...plain, cmdId: '7' },
-  { name: 'Copy', ...plain, cmdId: '8' },
-  { name: 'Exec', correlator: 'c', ...plain, cmdId: '9' },
-  { name: 'Atomic', commands: [replace], meta, noResp, cmdId: '10' },
-  { name: 'Sequence', commands: [replace], meta, noResp, cmdId: '11' },
-];
-const message: SyncmlMessage = {
-  final: true,
-  commands,
-  header: {
-    meta,
-    cred: { data: 'secret', meta },
-    noResp,
-    respUri: 'http://r/',
-    source: location,
-    target: location,
-    msgId: 1,
-    sessionId: '1',
-    verProto: 'DM/1.2',
-    verDtd: '1.2',
-  },
 };
 
 /** Each element of a document with the names of its children, in their order, by a parser that is not Postern's reader. */
@@ -132,8 +66,8 @@ function unpacked(wbxml: Uint8Array): string {
 // conforms: REP-23
 describe('elements are written in the order of the DTD', () => {
   const documents = {
-    XML: Buffer.from(encodeMessage(message, MediaType.Xml)).toString(),
-    WBXML: unpacked(encodeMessage(message, MediaType.Wbxml)),
+    XML: Buffer.from(encodeMessage(fullestMessage, MediaType.Xml)).toString(),
+    WBXML: unpacked(encodeMessage(fullestMessage, MediaType.Wbxml)),
   };
   for (const [coding, xml] of Object.entries(documents)) {
     const children = childrenIn(xml);

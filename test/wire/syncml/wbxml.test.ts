@@ -107,6 +107,11 @@ describe('WBXML is refused', () => {
     ['too many levels', hex(`${plain} ${'48'.repeat(40)}`), 'tooLarge'],
     ['too many levels of skipped elements', hex(`${plain} 6d 0009 ${'7f'.repeat(80)}`), 'tooLarge'],
     ['too many elements', document(plain, `45 4b${str('1')}01 ${'14'.repeat(8200)} 01`), 'tooLarge'],
+    [
+      'too much text of the string table, in an element that is skipped',
+      hex(`03 a401 6a a000 ${'61'.repeat(4096)} 6d 0009 7f ${'8300'.repeat(65)} 01 01`),
+      'tooLarge',
+    ],
     ['a value above its bound', document(plain, add(str('x'.repeat(140_000)))), 'tooLarge'],
     ['a TNDS token that does not exist', document(plain, add('0002 7f 01 0000')), 'malformed'],
     ['raw octets as text', document(plain, add('c303 ff0102')), 'malformed'],
