@@ -72,11 +72,13 @@ export const eventTable = {
   'coap.malformed': debug.byPeer<'reason' | 'peer'>(),
   'coap.no-interface': warn<'wanted'>(),
   'coap.overload': warn.byPeer<'working'>(),
+  'coap.refused': warn.byPeer<'peer' | 'reason', 'identity'>(),
   'coap.socket-error': warn<'address' | 'reason'>(),
 
   // Associations of DTLS.
   'dtls.clock-unset': warn<never, never, { time: string; least: string }>(),
   'dtls.closed': info.byPeer<'identity' | 'peer' | 'reason', 'device'>(),
+  'dtls.full': warn<never, never, { associations: number }>(),
   'dtls.moved': info.byPeer<'identity' | 'peer' | 'before'>(),
   'dtls.opened': info.byPeer<'identity' | 'peer', 'device'>(),
   'dtls.refused': warn.byPeer<'peer' | 'reason', 'identity' | 'device'>(),

@@ -1,8 +1,17 @@
+import { PosternError } from '../base/errors.ts';
 import { noEvents } from '../base/events.ts';
 import { Demo } from '../demo/demo.ts';
 import { AdminApi } from '../gateway/console/admin-api.ts';
 import { ownSocket } from '../gateway/console/admin-socket.ts';
 import { type Command, stopped } from './runner.ts';
+
+/** The answer to a command for which the demo has nothing. */
+const notHere = (): never => {
+  throw new PosternError(
+    'notAllowed',
+    'this is the demo, whose gateway has its state in memory and no slots: stop it and start a gateway (postern gateway --config FILE)',
+  );
+};
 
 export const demo: Command = {
   summary: 'Runs all parties on this machine and describes what happens',
@@ -16,9 +25,15 @@ Each step of each party is one line.
   options: { once: { type: 'boolean' }, ipv6: { type: 'boolean' } },
   async run({ once, ipv6 }, stop) {
     await using show = new Demo(console.log, ipv6 ? 6 : undefined);
-    await using admin = new AdminApi(ownSocket(), noEvents, {
+    const views = {
       '/status': () => show.gateway.status(),
       '/devices': () => show.gateway.devices(),
+      '/join': () => show.gateway.joins(),
+      '/update': notHere,
+    };
+    await using admin = new AdminApi(ownSocket(), noEvents, views, {
+      '/join': (body) => show.gateway.orderJoins(body),
+      ...{ '/update': notHere, '/update/cancel': notHere, '/backup': notHere, '/reset': notHere },
     });
     await admin.start();
     await show.run(stop);

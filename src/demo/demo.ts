@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -220,6 +220,7 @@ export class Demo implements AsyncDisposable {
     const lines = [
       'npx postern status',
       'npx postern devices',
+      'npx postern join --minutes 5 --devices 1',
       ...['devices', 'alerts', 'openapi.json'].map((path) => `${curl}/${path}`),
       `${curl}/devices/${assisted}/sessions --json '{"operations": [{"name": "Get", "uri": "./Settings/Label"}]}'`,
       `${curl}/fanouts --json '{"gateway": "${gatewayId}", "name": "mine", "returnFormat": 0, "operations": [{"name": "Get", "uri": "./DevDetail/FwV"}]}'`,
@@ -305,7 +306,8 @@ export class Demo implements AsyncDisposable {
       {
         gateway: { id, state: ':memory:' },
         coap: { port: isUsual ? coapPort : 0, leisure: 300 },
-        coaps: { port: isUsual ? coapsPort : 0 },
+        // With a key of its own, devices may join it (`postern join`).
+        coaps: { port: isUsual ? coapsPort : 0, ...(isFirst && { 'key-file': this.#keyFile() }) },
         mqtt: { url: broker, protocol: '3.1.1' },
         'dm-server': { id: serverId, ...gatewaySecrets },
         bootstrap: {
@@ -328,6 +330,14 @@ export class Demo implements AsyncDisposable {
     if (isFirst) this.#gateway = gateway;
     await gateway.start();
     return gateway;
+  }
+
+  /** A key by which the gateway proves itself to devices that have public keys. */
+  #keyFile(): string {
+    const file = join(this.#folder, 'gateway.key');
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    writeFileSync(file, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 });
+    return file;
   }
 
   async #attach(id: string, device: object, server?: object, gateway = this.gateway): Promise<void> {

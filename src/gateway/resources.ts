@@ -100,6 +100,8 @@ export function resourcesOf(parts: GatewayResourcesParts): GatewayResources {
       isPlainAllowed: config.coap['insecure-plain-coap'],
       isSecure: local.scheme === 'coaps',
       secureUri: (path) => parts.secureUri(local, path),
+      refused: ({ address, identity }, reason) =>
+        events.emit('coap.refused', { peer: address, reason, ...(identity !== undefined && { identity }) }),
     };
     const forClients = { ...allowed, isPlainAllowed: config.lwm2m?.['insecure-no-security'] ?? false };
     const forParent = {

@@ -84,7 +84,7 @@ for (const program of ['coap-client-openssl', 'coap-client-gnutls'])
   });
 
 test('limits.associations: the device that was silent for longest shakes hands again', async () => {
-  const names = Array.from({ length: 17 }, (_, at) => `device-${at}`);
+  const names = Array.from({ length: 18 }, (_, at) => `device-${at}`);
   configure(Object.fromEntries(names.map((name) => [name, `${key}`])), 0, '[limits]\nassociations = 16');
   const { gateway, port } = await started();
   await using _gateway = gateway;
@@ -92,6 +92,10 @@ test('limits.associations: the device that was silent for longest shakes hands a
   for (const identity of names)
     await device.dtls.connect({ address: '127.0.0.1', port, local: '' }, { identity, key });
   await gateway.until('dtls.closed', { identity: names[0]!, reason: 'there are too many' });
+  await gateway.until('dtls.full', { associations: 16 });
+  gateway.child.kill('SIGTERM');
+  assert.equal(await gateway.end(), 0);
+  assert.equal(gateway.lines.filter(({ event }) => event === 'dtls.full').length, 1, 'once in an hour');
 });
 
 test('after a stop, and after kill -9, a device goes on in its association, without a handshake', async () => {

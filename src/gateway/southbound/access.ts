@@ -58,6 +58,8 @@ export interface AccessParts {
   readonly isSecure: boolean;
   /** The URI of a path over DTLS. */
   readonly secureUri: (path: string) => string;
+  /** Tells a refusal to the operator. The sender learns less. */
+  readonly refused: (remote: Remote, reason: string) => void;
 }
 
 /** How the sender of a request has proved itself. */
@@ -106,7 +108,11 @@ export function restricted(resource: Resource, parts: AccessParts): Resource {
   };
 }
 
-function refused({ remote }: CoapRequest, path: string, { secureUri }: AccessParts): Reply {
+function refused({ remote }: CoapRequest, path: string, { secureUri, refused: tell }: AccessParts): Reply {
+  const credential = credentialOf(remote);
+  if (credential === 'plain') tell(remote, `plain CoAP is not allowed at ${path}`);
+  else if (credential === 'none') tell(remote, 'the key that it proved itself by has ended');
+  else tell(remote, `${path} is not for a key of the kind ${credential}`);
   if (remote.identity !== undefined) return refusal(Code.Forbidden, 'this key is not for this resource');
   return refusal(Code.Unauthorized, pointing.has(path) ? secureUri(path) : 'CoAP over DTLS only');
 }

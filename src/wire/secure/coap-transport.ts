@@ -4,6 +4,7 @@ import type { Clock, Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import type { Events } from '../../base/events.ts';
 import { presentable } from '../../base/presentable.ts';
+import { ToldCauses } from '../../base/told-causes.ts';
 import { isEmpty, Type } from '../coap/codec.ts';
 import type { CoapEndpoint } from '../coap/endpoint.ts';
 import type { Remote } from '../coap/message.ts';
@@ -16,6 +17,7 @@ import {
   type StoredAssociation,
 } from './association-store.ts';
 import { Association, type Place } from './dtls/association.ts';
+import { tableFull } from './dtls/association-table.ts';
 import { isStillTrusted } from './dtls/certificate-check.ts';
 import type { Certificates } from './dtls/certificates.ts';
 import { DtlsEndpoint } from './dtls/endpoint.ts';
@@ -27,6 +29,8 @@ import { OwnAssociation } from './own-association.ts';
  * and goes again and again wears no flash. After a power cut, those that were not stored yet shake hands again.
  */
 const storeAfter = 5000;
+/** Milliseconds in which it is told once that there is no room for further associations. */
+const fullToldEvery = 3_600_000;
 /** Milliseconds in which an association that ends may still get an answer. */
 const farewell = 2000;
 /** Milliseconds for the answer to a ping. It is shorter than the time after which a ping is sent again. */
@@ -98,11 +102,13 @@ export class CoapTransport {
   #stored: readonly StoredAssociation[];
   #storing: Timer | undefined;
   #opened = 0;
+  readonly #full: ToldCauses;
   #moved: (former: Place, remote: Remote, local: string) => void = () => {};
 
   constructor(parts: CoapTransportParts) {
     const { clock, entropy, events, keyOf, certificates, admission, associations, store } = parts;
     this.#parts = parts;
+    this.#full = new ToldCauses({ period: fullToldEvery, causes: 1 }, clock);
     this.#dtls = new DtlsEndpoint({
       clock,
       entropy,
@@ -113,10 +119,12 @@ export class CoapTransport {
       runningOut: (association) => this.#reserve(association),
       closed: (association, reason) => this.#forget(association, reason),
       refused: ({ address }, reason, claimed) => {
-        const { identity: device } = this.#parts.ownerOf?.(claimed, undefined) ?? { identity: claimed };
+        const { identity: owner } = this.#parts.ownerOf?.(claimed, undefined) ?? { identity: claimed };
+        // Whose identity this is, if anybody's: then the key is wrong. The sender does not learn it.
+        const device = this.#parts.keyOf(claimed) ? owner : undefined;
         const named = claimed && {
           identity: presentable(claimed),
-          ...(device !== claimed && { device }),
+          ...(device !== undefined && { device }),
         };
         events.emit('dtls.refused', { peer: address, reason, ...named });
       },
@@ -418,6 +426,8 @@ export class CoapTransport {
     const { identity, place, isClient } = association;
     const { events, store } = this.#parts;
     const device = deviceOf(association);
+    if (reason === tableFull && this.#full.count('') !== undefined)
+      events.emit('dtls.full', { associations: this.#parts.associations });
     const ended = this.own.end(association);
     this.#byKey.delete(remoteOf(association)?.key ?? '');
     this.#byKey.delete(this.#formerKeys.get(association) ?? '');

@@ -108,7 +108,8 @@ test('each key opens what the table says, and plain CoAP tells where to go', {
     coaps: { port: 0, 'key-file': keyFile, device: [{ identity: id, key: configured }] },
     lwm2m: { device: [{ id: 'client' }] },
   });
-  const surroundings = { events: new EventRecorder(), listInterfaces: loopback('IPv4') };
+  const events = new EventRecorder();
+  const surroundings = { events, listInterfaces: loopback('IPv4') };
   const parts = composeGateway(config, surroundings);
   parts.state.credentials.keys.add(id, issued);
   const pinned = issue({});
@@ -140,6 +141,19 @@ test('each key opens what the table says, and plain CoAP tells where to go', {
       );
   for (const { code, said } of found.plain.values()) if (isDenied(said)) assert.equal(code, '4.01');
   for (const { code, said } of found.gateway.values()) if (isDenied(said)) assert.equal(code, '4.03');
+  const told = new Set(
+    events.all.flatMap(({ name, fields }) =>
+      name === 'coap.refused' ? [`${fields.identity ?? ''} ${fields.reason}`] : [],
+    ),
+  );
+  for (const path of found.plain.keys())
+    assert.equal(told.has(` plain CoAP is not allowed at ${path}`), !mayUse(path, 'plain', false), path);
+  for (const path of found.factory.keys())
+    assert.equal(
+      told.has(`${id} ${path} is not for a key of the kind factory`),
+      !mayUse(path, 'factory', false),
+      path,
+    );
   const base = `coaps://127.0.0.1:${gateway.coapsPort}`;
   assert.equal(found.plain.get('/dm/bs')?.said, `${base}/dm/bs`);
   assert.equal(found.plain.get('/bs')?.said, `${base}/bs`);

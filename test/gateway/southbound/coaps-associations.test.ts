@@ -664,10 +664,12 @@ for (const [end, ahead] of [
 test('a device with a wrong key is told with the identity that it claims, and a listed one by its name too', async () => {
   for (const [identity, name] of [
     ['factory:0123', 'urn:dev:1'],
+    ['urn:dev:2', 'urn:dev:2'],
     ['no\nbody', undefined],
+    ['gw:ended', undefined],
   ] as const) {
     const rig = new Rig();
-    rig.keys = { 'factory:0123': key };
+    rig.keys = { 'factory:0123': key, 'urn:dev:2': key };
     rig.names = { 'factory:0123': 'urn:dev:1' };
     const done = rig.device.connect(gatewayAt, { identity, key: Buffer.from('another key of 16') });
     done.catch(() => {});

@@ -3,6 +3,9 @@ import { Association, type Place } from './association.ts';
 /** The key of an address and port. */
 export const keyOf = ({ address, port }: Pick<Place, 'address' | 'port'>): string => `${address}|${port}`;
 
+/** Why an association ends when the table has no room for another one. */
+export const tableFull = 'there are too many';
+
 /**
  * Called for an association that gives way to another one. `isReachable` is false when its peer's address is now that of the other
  * one.
@@ -81,7 +84,8 @@ export class AssociationTable {
     if (former) this.#replace(former, remote);
     const own = isClient ? [] : this.of(identity);
     const [silent] = own;
-    if (silent && (own.length >= perIdentity || this.size >= associations)) this.#giveUp(silent);
+    if (silent && own.length >= perIdentity) this.#giveUp(silent, 'its identity has too many');
+    else if (silent && this.size >= associations) this.#giveUp(silent);
     const group = this.#groupOf(association);
     if (this.size >= associations) this.#makeRoom(group);
     group.add(association);
@@ -161,9 +165,9 @@ export class AssociationTable {
     if (least) this.#giveUp(least);
   }
 
-  #giveUp(association: Association): void {
+  #giveUp(association: Association, reason: string = tableFull): void {
     this.delete(association);
-    this.#removed(association, 'there are too many', true);
+    this.#removed(association, reason, true);
   }
 
   #claim(association: Association): void {
