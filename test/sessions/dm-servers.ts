@@ -289,6 +289,10 @@ function judgeInner(
     : [`${outer.name} of ${inner.map(({ name, uri }) => `${name} ${uri}`)}: ${is}, not ${all}`];
 }
 
+/** Bytes of a value on its way: a text that XML cannot hold goes as base64. */
+const sizeOf = (value: string): number =>
+  value.includes('\0') ? Math.ceil(Buffer.byteLength(value) / 3) * 4 : Buffer.byteLength(value);
+
 /** Status of an item whose value XML cannot hold. */
 const unreadableStatus = 400;
 const isUnreadable = (value: string | Buffer, { writing }: ServerHabits): boolean =>
@@ -315,13 +319,12 @@ function perform(
       if (uri === 'Site/Secret') return 405;
       if (uri.includes('?list')) {
         const large = [...believed].some(
-          ([at, held = '']) =>
-            at.startsWith('Site/') && !at.includes('?') && Buffer.byteLength(held) > maxObjSize,
+          ([at, held = '']) => at.startsWith('Site/') && !at.includes('?') && sizeOf(held) > maxObjSize,
         );
         return large ? 413 : 200;
       }
       if (!exists) return 404;
-      return Buffer.byteLength(believed.get(uri) ?? '') > maxObjSize ? 413 : 200;
+      return sizeOf(believed.get(uri) ?? '') > maxObjSize ? 413 : 200;
     }
     case 'Replace':
       if (isUnreadable(value, habits)) return unreadableStatus;
