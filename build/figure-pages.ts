@@ -23,6 +23,8 @@ const pageBlocks: Readonly<Record<string, readonly string[]>> = {
     'images',
     'bundle',
     'fuzz',
+    'sessions',
+    'habits',
   ],
   'docs/firmware.md': ['image', 'board', 'firmware'],
   'docs/security.md': ['attack'],

@@ -1,3 +1,4 @@
+import { fitsXml } from '../base/presentable.ts';
 import { type Command, type Item, itemsOf, type Meta, metaOf } from '../wire/syncml/message.ts';
 import { nameOf } from './replies.ts';
 import { DmStatus } from './status.ts';
@@ -63,6 +64,16 @@ export class LargeObjectReceiver {
   /** The other side's package is over, and with it an object that was refused. What comes now is not its rest. */
   packageEnded(): void {
     this.#refused = undefined;
+  }
+
+  /**
+   * The value of an item cannot be read. If it is a chunk, its object is wrong, and what may still come of it is refused.
+   * @param status of the chunk, and of those after it
+   */
+  unreadable(command: Command, item: Item, status: number): void {
+    const key = keyOf(nameOf(command), item);
+    if (this.#begun?.key === key) this.drop();
+    if (item.moreData) this.#refused = { key, status };
   }
 
   /** Takes a received command. */
@@ -139,8 +150,12 @@ export const isChunk = (command: Command): boolean => itemsOf(command).some(({ m
 const codedSize = (octets: number): number => Math.ceil(octets / 3) * 4;
 
 /** Bytes of a value as an object on its way: octets go as base64. */
-export const objectSize = (data: string | Uint8Array): number =>
-  typeof data === 'string' ? Buffer.byteLength(data) : codedSize(data.length);
+export const objectSize = (data: string | Uint8Array): number => {
+  // A text that XML cannot hold goes as its octets.
+  const isPlain = typeof data === 'string' && fitsXml(data);
+  const bytes = Buffer.byteLength(data);
+  return isPlain ? bytes : codedSize(bytes);
+};
 
 /** Whether an object is as large as was said: as it was coded, or, in base64, its octets. */
 function isOfSize({ data, meta }: Item, size: number): boolean {

@@ -399,12 +399,15 @@ export abstract class Session {
     const items = itemsOf(command);
     const good = items.filter(({ data }) => data !== unreadable);
     if (good.length === items.length) return command;
-    for (const { target, source, data } of items)
-      if (data === unreadable)
-        this.status(message, command, nameOf(command), DmStatus.BadRequest, {
-          targetRefs: target ? [target.locUri] : [],
-          sourceRefs: source ? [source.locUri] : [],
-        });
+    for (const item of items) {
+      const { target, source, data } = item;
+      if (data !== unreadable) continue;
+      this.status(message, command, nameOf(command), DmStatus.BadRequest, {
+        targetRefs: target ? [target.locUri] : [],
+        sourceRefs: source ? [source.locUri] : [],
+      });
+      this.#objects.unreadable(command, item, DmStatus.BadRequest);
+    }
     this.spoiled(command);
     return good.length === 0 ? undefined : ({ ...command, items: good } as Command);
   }

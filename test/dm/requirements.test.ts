@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { execute } from '../../src/dm/commands.ts';
-import { LargeObjectReceiver } from '../../src/dm/large-object.ts';
+import { LargeObjectReceiver, objectSize } from '../../src/dm/large-object.ts';
 import { MemoryAcls } from '../../src/dm/node-store.ts';
 import type { NodeOperation, Opening } from '../../src/dm/server-session.ts';
 import { ManagementTree } from '../../src/dm/tree.ts';
 import type { NodeView, TreeBranch } from '../../src/dm/tree-branch.ts';
 import type { NodePath } from '../../src/dm/uri.ts';
 import { MoId } from '../../src/mo/identifiers.ts';
+import { unreadable } from '../../src/wire/syncml/elements.ts';
 import type { Alert, Command, SyncmlMessage } from '../../src/wire/syncml/message.ts';
 import { client, converse, manage, noncePair, server, siteTree, statusesOf } from './parties.ts';
 
@@ -46,10 +47,61 @@ const ask = (cmdId: string, ...uris: readonly string[]): Command => ({
   cmdId,
   items: uris.map((locUri) => ({ target: { locUri } })),
 });
+/** A chunk of a text for `./Site/Name`. `size` is that of the whole in the first chunk, and `data` what a codec makes of it. */
+const chunkOf = (cmdId: string, data: string | Uint8Array, moreData?: true, size?: number): Command => ({
+  name: 'Replace',
+  cmdId,
+  items: [
+    {
+      target: { locUri: './Site/Name' },
+      data,
+      ...(moreData && { moreData }),
+      ...(size !== undefined && { meta: { size } }),
+    },
+  ],
+});
 const exec = (cmdId: string): Command => ({
   name: 'Exec',
   cmdId,
   items: [{ target: { locUri: './Do' }, data: cmdId }],
+});
+
+// conforms: PRO-12
+test('a text that XML cannot hold is as large as its base64', () => {
+  for (const [text, size] of [
+    ['abc', 3],
+    ['ab\0', 4],
+    ['ab\0d', 8],
+  ] as const)
+    assert.equal(objectSize(text), size);
+});
+
+describe('a chunk whose value cannot be read', () => {
+  // conforms: PRO-12
+  test('ends its object: the chunks after it are refused, and what comes next is an object of its own', async () => {
+    for (const [broken, statuses] of [
+      [
+        [chunkOf('1', 'ab', true, 4), chunkOf('2', unreadable)],
+        ['213', '400'],
+      ],
+      [
+        [chunkOf('1', 'ab', true, 6), chunkOf('2', unreadable, true), chunkOf('3', 'ef')],
+        ['213', '400', '400'],
+      ],
+      [
+        [chunkOf('1', unreadable, true, 4), chunkOf('2', 'cd')],
+        ['400', '400'],
+      ],
+    ] as const) {
+      const next = [chunkOf('8', 'so', true, 5), chunkOf('9', 'uth')];
+      const { answer, tree } = await say([...broken, ...next]);
+      const said = answer.commands.flatMap((each) =>
+        each.name === 'Status' && each.cmd === 'Replace' ? [String(each.data)] : [],
+      );
+      assert.deepEqual(said, [...statuses, '213', '200']);
+      assert.equal(tree.view(['Site', 'Name'])?.value, 'south');
+    }
+  });
 });
 
 describe('packages', () => {

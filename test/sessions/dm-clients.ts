@@ -9,11 +9,12 @@ import {
   ServerSession,
 } from '../../src/dm/server-session.ts';
 import { SessionTable } from '../../src/dm/session-table.ts';
+import { statusOfOtherAlert } from '../../src/mo/generic-alerts.ts';
 import { decodeMessage, encodeMessage } from '../../src/wire/syncml/codec.ts';
 import { elementOf } from '../../src/wire/syncml/message.ts';
 import { encodeXml } from '../../src/wire/syncml/xml.ts';
 import { HandClock } from '../hand-clock.ts';
-import { type ClientHabits, clientHabits } from '../peers/stock/client-habits.ts';
+import { type ClientHabits, clientHabits, type WrongAlert } from '../peers/stock/client-habits.ts';
 import { type Done, type Leaf, plain } from '../peers/stock/client-tree.ts';
 import { Dice } from '../peers/stock/dice.ts';
 import { DmClient, type Send } from '../peers/stock/dm-client.ts';
@@ -53,14 +54,28 @@ export const playDmClient: Play = async (seed, trace, given = {}) => {
     end = `the server throws ${(thrown as Error).stack}`;
   }
   const found: string[] = [...client.complaints];
-  for (const outcome of outcomes) found.push(...compare(outcome, client.log));
+  for (const outcome of outcomes)
+    found.push(...compare(outcome, client.log, habits.writing.coding === 'xml'));
   found.push(...valuesOf(outcomes, client.tree.leaves, before));
   const isDone = end === 'done';
   if (isDone !== (status() === 200)) found.push(`the client ends with ${end}, the server with ${status()}`);
   if (isDone && outcomes.length !== rounds.flat().length) found.push('not all was done');
+  const refused = client.reported.filter((code) => code >= 300 && code !== 401 && code !== 407);
+  const right = habits.wrongAlert ? [statusOfWrong[habits.wrongAlert]] : [];
+  if (isDone && refused.join() !== right.join())
+    found.push(`an alert with ${habits.wrongAlert} gets ${client.reported}`);
   if (isDone && reports.join() !== alerts.join()) found.push('the reports came in other words');
   if (!isDone && !mayFail(habits, end)) found.push(`the session ends with ${end}`);
-  return { end, disagreements: found.map((what): Disagreement => ({ what, habits })) };
+  return { end, habits, disagreements: found.map((what): Disagreement => ({ what, habits })) };
+};
+
+/** Statuses of alerts in which something is wrong (OMA DM protocol 1.2.1, section 8.7). */
+const statusOfWrong: Readonly<Record<WrongAlert, number>> = {
+  'no Item': 412,
+  'no Type': 412,
+  'no Format': 412,
+  'unknown Type': 415,
+  'unknown code': 406,
 };
 
 /** The same, and both messages go to the trace, as XML whatever their coding is. */
@@ -82,7 +97,7 @@ function mayFail({ version, abortsAfter, maxMsgSize = 5000 }: ClientHabits, end:
   return end === '413' && maxMsgSize < 1000;
 }
 
-function plant({ tree }: DmClient, { largeObjects }: ClientHabits, dice: Dice): void {
+function plant({ tree }: DmClient, { largeObjects, holdsNul }: ClientHabits, dice: Dice): void {
   const chr = (value: string): Leaf => ({ format: 'chr', value });
   for (const [name, value] of Object.entries({
     DevId: deviceId,
@@ -100,6 +115,7 @@ function plant({ tree }: DmClient, { largeObjects }: ClientHabits, dice: Dice): 
     tree.leaves.set(`T/${at < 6 ? 'a' : 'dir/b'}${at}`, value);
   }
   tree.leaves.set('T/n', { format: 'int', value: '17' });
+  if (holdsNul) tree.leaves.set('T/nul', chr('a\0b'));
 }
 
 /**
@@ -119,7 +135,8 @@ function operations(dice: Dice, round: number, isTold: boolean, changed: Set<str
   };
   const value = (): Pick<Extract<Operation, { uri: string }>, 'format' | 'data'> => {
     const length = dice.pick([0, 2, 40, 400, 1200, 5000]);
-    return dice.chance(0.3) ? { format: 'bin', data: dice.octets(length) } : { data: dice.text(length) };
+    if (dice.chance(0.3)) return { format: 'bin', data: dice.octets(length) };
+    return { data: dice.chance(0.1) ? `${dice.text(length)}\0` : dice.text(length) };
   };
   let fresh = 0;
   const change = (): Operation => {
@@ -149,6 +166,7 @@ function operations(dice: Dice, round: number, isTold: boolean, changed: Set<str
       };
     const uri = dice.pick([
       './T/n',
+      './T/nul',
       './T/missing',
       './DevInfo/Man',
       './T',
@@ -166,7 +184,15 @@ function operations(dice: Dice, round: number, isTold: boolean, changed: Set<str
     else {
       const inner = [change(), change()].flatMap(unique);
       const name = dice.pick<'Sequence' | 'Atomic'>(['Sequence', 'Atomic']);
-      if (inner.length > 0) all.push({ name, operations: inner });
+      if (inner.length === 0) continue;
+      const nested: Operation = { name, operations: inner };
+      const outer = dice.pick<'Sequence' | 'Atomic' | undefined>([
+        undefined,
+        undefined,
+        'Sequence',
+        'Atomic',
+      ]);
+      all.push(outer ? { name: outer, operations: [nested, ...unique(change())] } : nested);
     }
   }
   return all.length > 0 ? all.slice(0, operationsPerPackage) : [{ name: 'Get', uri: './T/n' }];
@@ -214,8 +240,12 @@ function server(
         work: async function* () {
           for (const round of rounds) outcomes.push(...(yield round));
         },
-        alerted: ({ items }) => {
-          alerts.push(String(items[0]?.data));
+        alerted: (alert) => {
+          const [item] = alert.items;
+          const isReport =
+            alert.data === 1226 && item?.meta?.format === 'chr' && item.meta.type === 'org.example.report';
+          if (!isReport) return statusOfOtherAlert(alert);
+          alerts.push(String(item.data));
           return 200;
         },
       }),
@@ -239,13 +269,18 @@ const keyOfDone = ({ name, uri, parts }: Done): string =>
   parts ? `${name} of ${parts[0] ? keyOfDone(parts[0]) : ''}` : `${name} ${uri}`;
 
 /** What the server says of an operation, against what the client did. */
-function compare(outcome: OperationOutcome, log: Done[]): string[] {
+function compare(outcome: OperationOutcome, log: Done[], isXml: boolean): string[] {
   const { operation, status, results, said = [], parts = [] } = outcome;
   const key = keyOf(operation);
   const place = log.findIndex((each) => keyOfDone(each) === key);
   const [done] = place < 0 ? [] : log.splice(place, 1);
   if (!done)
     return status === 413 ? [] : [`${key}: the server says ${status}, and the client has not seen it`];
+  // XML cannot hold the value that the client has sent: this Get alone fails.
+  const isUnreadable =
+    isXml &&
+    [...(done.found ?? [])].some(([, { value }]) => typeof value === 'string' && value.includes('\0'));
+  if (isUnreadable) return status >= 400 ? [] : [`${key}: ${status}, and the value cannot be read`];
   const found: string[] = [];
   if (done.status !== status) found.push(`${key}: ${status}, and the client says ${done.status}`);
   if ((done.said ?? []).join() !== said.join()) found.push(`${key}: said ${said}, not ${done.said}`);
@@ -255,7 +290,7 @@ function compare(outcome: OperationOutcome, log: Done[]): string[] {
     .toSorted();
   if (shown.join('|') !== given.join('|')) found.push(`${key}: found ${cut(shown)}, not ${cut(given)}`);
   const below = [...(done.parts ?? [])];
-  for (const each of parts) found.push(...compare(each, below));
+  for (const each of parts) found.push(...compare(each, below, isXml));
   return found;
 }
 

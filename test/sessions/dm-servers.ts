@@ -15,6 +15,9 @@ const serverId = 'dm.example';
 /** The tree of the client as the server believes it to be: values of leaves by URI; a node without a value is interior. */
 type Believed = Map<string, string | undefined>;
 
+/** The leaf whose ACL the server changes, and what it was. The server holds Replace at the parent. */
+const guarded = { uri: 'Site/Count', acl: 'Site/Count?prop=ACL' } as const;
+
 /** One session of Postern's client with a stock server. */
 export const playDmServer: Play = async (seed, trace, given = {}) => {
   const dice = new Dice(seed);
@@ -63,19 +66,36 @@ export const playDmServer: Play = async (seed, trace, given = {}) => {
   found.push(...server.complaints);
   const status = session.outcome?.status;
   const end = status === 200 ? (server.end ?? 'none') : `${status}`;
-  const mayFail = (habits.maxMsgSize ?? 5000) < 1000 && [status, Number(server.end)].includes(413);
+  // A list or an ACL in the answer needs a little more room than a status.
+  const mayFail = (habits.maxMsgSize ?? 5000) < 1100 && [status, Number(server.end)].includes(413);
   const isAborted = server.end === 'aborted' && status === 514;
   if (end !== 'done' && !mayFail && !isAborted)
     found.push(`the client ends with ${status} (${session.outcome?.reason}), the server with ${server.end}`);
   if (end === 'done') found.push(...compare(rounds.flat(), habits, tree));
-  return { end, disagreements: found.map((what): Disagreement => ({ what, habits })) };
+  return { end, habits, disagreements: found.map((what): Disagreement => ({ what, habits })) };
 };
 
 function wantedBy(dice: Dice, round: number): Wanted[] {
-  const value = (): Pick<Wanted, 'value'> => ({ value: dice.text(dice.pick([0, 3, 90, 1300, 3000])) });
+  const value = (): Pick<Wanted, 'value'> => {
+    const text = dice.text(dice.pick([0, 3, 90, 1300, 3000]));
+    return { value: dice.chance(0.05) ? `${text}\0` : text };
+  };
   const room = () => `Site/Rooms/r${round}${dice.below(2)}`;
+  const special = (): Wanted => {
+    const found = new Map<string, string>();
+    const acl = dice.pick(['Get=*', 'Get=*&Replace=other', 'Get=*&Replace=dm.example', 'Get=*&Replace=*']);
+    switch (dice.below(3)) {
+      case 0:
+        return { name: 'Replace', uri: guarded.acl, format: 'chr', value: acl, found };
+      case 1:
+        return { name: 'Get', uri: guarded.acl, found };
+      default:
+        return { name: 'Get', uri: 'Site?list=TNDS', found };
+    }
+  };
   const single = (): Wanted => {
     const found = new Map<string, string>();
+    if (dice.chance(0.1)) return special();
     switch (dice.below(12)) {
       case 0:
         return { name: 'Replace', uri: 'Site/Name', format: 'chr', ...value(), found };
@@ -131,6 +151,11 @@ function wantedBy(dice: Dice, round: number): Wanted[] {
         };
     }
   };
+  const short = (): Wanted => ({
+    name: 'Get',
+    uri: dice.pick(['Site/Name', 'DevInfo/Man']),
+    found: new Map(),
+  });
   return Array.from({ length: dice.pick([1, 3, 12]) }, () => {
     if (!dice.chance(0.15)) return single();
     const name = dice.pick<'Atomic' | 'Sequence'>(['Atomic', 'Sequence']);
@@ -138,9 +163,14 @@ function wantedBy(dice: Dice, round: number): Wanted[] {
       (each) =>
         (each.name !== 'Get' || name === 'Sequence') &&
         each.name !== 'Exec' &&
+        !each.uri.endsWith('list=TNDS') &&
         (each.value ?? '').length < 200,
     );
-    return inner.length === 0 ? single() : { name, uri: '', inner, found: new Map() };
+    if (inner.length === 0) return single();
+    const made: Wanted = { name, uri: '', inner, found: new Map() };
+    // An Atomic in a Sequence is done or not by itself.
+    const isNested = name === 'Atomic' && dice.chance(0.4);
+    return isNested ? { name: 'Sequence', uri: '', inner: [made, short()], found: new Map() } : made;
   });
 }
 
@@ -159,10 +189,12 @@ function compare(
     ['Site/Serial', 's-1'],
     ['Site/Blob', coded(Buffer.from([1, 2]))],
     ['DevInfo/Man', 'Maker'],
+    [guarded.acl, ''],
   ]);
   const found: string[] = [];
   for (const wanted of all) found.push(...judge(wanted, believed, habits));
   for (const [uri, value] of believed) {
+    if (uri.includes('?')) continue;
     const view = tree.view(uri.split('/'));
     const is = view && (view.format === 'node' ? undefined : coded(view.value ?? ''));
     if (!view || is !== value) found.push(`${uri} is ${is?.slice(0, 60)}, not ${value?.slice(0, 60)}`);
@@ -178,6 +210,8 @@ function judge(wanted: Wanted, believed: Believed, habits: ServerHabits): string
   if (inner) return judgeInner(wanted, inner, believed, habits);
   const right = perform(wanted, believed, habits);
   if (wanted.silent) return status === undefined ? [] : [`${said}: ${status}, though none was wanted`];
+  // How large TNDS is depends on how it is written.
+  if (uri.endsWith('list=TNDS')) return judgeTnds(wanted, believed, habits);
   if (status !== right) return [`${said}: ${status}, not ${right}`];
   return judgeFound(wanted, believed, habits);
 }
@@ -188,20 +222,33 @@ function judgeFound(
   believed: Believed,
   habits: ServerHabits,
 ): string[] {
-  if (name !== 'Get' || status !== 200) return [];
+  if (name !== 'Get' || status !== 200 || uri.endsWith('list=TNDS')) return [];
   const said = `${name} ${uri}`;
-  if (!uri.includes('?')) {
+  // A text that XML cannot hold comes as its octets.
+  const isSame = (is: string | undefined, value: string | undefined) =>
+    is === value || (value?.includes('\0') === true && is === Buffer.from(value).toString('base64'));
+  if (!uri.includes('?list')) {
     const is = found.get(uri);
-    return is === believed.get(uri)
+    return isSame(is, believed.get(uri))
       ? []
       : [`${said}: ${is?.slice(0, 60)}, not ${believed.get(uri)?.slice(0, 60)}`];
   }
   const { maxObjSize = Number.POSITIVE_INFINITY } = habits;
   return [...believed].flatMap(([at, value]) => {
-    if (!at.startsWith('Site/') || value === undefined || value.length > maxObjSize) return [];
+    if (!at.startsWith('Site/') || at.includes('?') || value === undefined || value.length > maxObjSize)
+      return [];
     const is = found.get(at);
-    return is === value ? [] : [`${said}: ${at} is ${is?.slice(0, 60)}, not ${value.slice(0, 60)}`];
+    return isSame(is, value) ? [] : [`${said}: ${at} is ${is?.slice(0, 60)}, not ${value.slice(0, 60)}`];
   });
+}
+
+/** Names and values of the leaves are in the document. */
+function judgeTnds({ status, found }: Wanted, believed: Believed, { maxObjSize }: ServerHabits): string[] {
+  if (status === 413 && maxObjSize !== undefined) return [];
+  const [document = ''] = found.values();
+  const names = [...believed.keys()].filter((at) => at.startsWith('Site/') && !at.includes('?'));
+  const missing = names.filter((at) => !document.includes(`<NodeName>${at.split('/').at(-1)}</NodeName>`));
+  return status === 200 && missing.length === 0 ? [] : [`TNDS: ${status}, without ${missing}`];
 }
 
 function judgeInner(
@@ -211,10 +258,18 @@ function judgeInner(
   habits: ServerHabits,
 ): string[] {
   const isAtomic = outer.name === 'Atomic';
+  // Nothing of it is done where a part cannot be read.
+  if (hasUnreadable(inner, habits))
+    return outer.status === unreadableStatus ? [] : [`${outer.name} with a NUL: ${outer.status}`];
   const before = new Map(believed);
   const rights: number[] = [];
   const found: string[] = [];
   for (const each of inner) {
+    if (each.inner) {
+      found.push(...judgeInner(each, each.inner, believed, habits));
+      rights.push(each.status ?? 0);
+      continue;
+    }
     const isOver = isAtomic && rights.some((status) => status >= 300);
     rights.push(isOver ? 215 : perform(each, believed, habits));
     found.push(...judgeFound(each, believed, habits));
@@ -234,6 +289,22 @@ function judgeInner(
     : [`${outer.name} of ${inner.map(({ name, uri }) => `${name} ${uri}`)}: ${is}, not ${all}`];
 }
 
+/** Bytes of a value on its way: a text that XML cannot hold goes as base64. */
+const sizeOf = (value: string): number =>
+  value.includes('\0') ? Math.ceil(Buffer.byteLength(value) / 3) * 4 : Buffer.byteLength(value);
+
+/** Status of an item whose value XML cannot hold. */
+const unreadableStatus = 400;
+const isUnreadable = (value: string | Buffer, { writing }: ServerHabits): boolean =>
+  writing.coding === 'xml' && typeof value === 'string' && value.includes('\0');
+
+const hasUnreadable = (all: readonly Wanted[], habits: ServerHabits): boolean =>
+  all.some(({ value = '', inner = [] }) => isUnreadable(value, habits) || hasUnreadable(inner, habits));
+
+/** Whether the ACL of the guarded leaf, or of its parent where it has none, lets the server replace it. */
+const mayReplace = (believed: Believed): boolean =>
+  ['', 'Get=*&Replace=dm.example', 'Get=*&Replace=*'].includes(believed.get(guarded.acl) ?? '');
+
 /** Does a command in the tree as the server believes it to be. Returns the right status. */
 function perform(
   { name, uri, from = '', value = '' }: Wanted,
@@ -246,23 +317,25 @@ function perform(
   switch (name) {
     case 'Get': {
       if (uri === 'Site/Secret') return 405;
-      const [base = ''] = uri.split('?');
-      if (base !== uri) {
+      if (uri.includes('?list')) {
         const large = [...believed].some(
-          ([at, held = '']) => at.startsWith('Site/') && Buffer.byteLength(held) > maxObjSize,
+          ([at, held = '']) => at.startsWith('Site/') && !at.includes('?') && sizeOf(held) > maxObjSize,
         );
         return large ? 413 : 200;
       }
       if (!exists) return 404;
-      return Buffer.byteLength(believed.get(uri) ?? '') > maxObjSize ? 413 : 200;
+      return sizeOf(believed.get(uri) ?? '') > maxObjSize ? 413 : 200;
     }
     case 'Replace':
+      if (isUnreadable(value, habits)) return unreadableStatus;
       if (uri === 'Site/Serial') return 405;
       if (!exists) return 404;
+      if (uri === guarded.uri && !mayReplace(believed)) return 425;
       believed.set(uri, coded(value));
       return 200;
     case 'Add':
     case 'Copy': {
+      if (name === 'Add' && isUnreadable(value, habits)) return unreadableStatus;
       if (exists && name === 'Add') return 418;
       // Interior nodes that are missing are added as well.
       if (uri.endsWith('/Note') && !believed.has(parent)) believed.set(parent, undefined);

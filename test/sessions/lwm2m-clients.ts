@@ -35,7 +35,7 @@ export const playLwm2mClient: Play = async (seed, trace, given = {}) => {
   const end = await life.live().catch((thrown: Error) => thrown.message);
   const found = [...life.found, ...site.client.accounts.complaints];
   if (end !== 'done') found.push(`it ends with ${end}`);
-  return { end, disagreements: found.map((what): Disagreement => ({ what, habits })) };
+  return { end, habits, disagreements: found.map((what): Disagreement => ({ what, habits })) };
 };
 
 class Life {

@@ -8,6 +8,8 @@ export interface Disagreement {
 export interface PlayedSession {
   /** How it ended, in the words of the stock peer. */
   readonly end: string;
+  /** The habits of the stock peer. */
+  readonly habits: object;
   readonly disagreements: readonly Disagreement[];
 }
 
@@ -28,14 +30,15 @@ export async function playAll(
   first: number,
   count: number,
   told: (seed: number, disagreement: Disagreement) => void,
-  progress: (played: number) => void = () => {},
+  progress: (played: number, session: PlayedSession) => void = () => {},
 ): Promise<ReadonlyMap<string, number>> {
   const ends = new Map<string, number>();
   for (let at = 0; at < count; at++) {
-    const { end, disagreements } = await play(first + at);
+    const session = await play(first + at);
+    const { end, disagreements } = session;
     ends.set(end, (ends.get(end) ?? 0) + 1);
     for (const each of disagreements) told(first + at, each);
-    progress(at + 1);
+    progress(at + 1, session);
   }
   return ends;
 }

@@ -16,18 +16,18 @@ async function agree(play: Play, count: number): Promise<ReadonlyMap<string, num
 }
 
 test('stock OMA DM clients and the server agree on what was done, whatever the habits of the client', async () => {
-  const ends = await agree(playDmClient, 120);
-  assert.ok((ends.get('done') ?? 0) > 80, JSON.stringify([...ends]));
+  const ends = await agree(playDmClient, 100);
+  assert.ok((ends.get('done') ?? 0) > 70, JSON.stringify([...ends]));
 });
 
 test('stock OMA DM servers and the client agree on statuses and values, whatever the habits of the server', async () => {
-  const ends = await agree(playDmServer, 120);
-  assert.ok((ends.get('done') ?? 0) > 90, JSON.stringify([...ends]));
+  const ends = await agree(playDmServer, 100);
+  assert.ok((ends.get('done') ?? 0) > 75, JSON.stringify([...ends]));
 });
 
 test('stock LwM2M clients and the gateway agree on values and updates, whatever the habits of the client', async () => {
-  const ends = await agree(playLwm2mClient, 120);
-  assert.ok((ends.get('done') ?? 0) > 110, JSON.stringify([...ends]));
+  const ends = await agree(playLwm2mClient, 80);
+  assert.ok((ends.get('done') ?? 0) > 75, JSON.stringify([...ends]));
 });
 
 /** A client with no other habit than the one under test. */
@@ -35,6 +35,7 @@ const plain = {
   version: { dtd: '1.2', protocol: 'DM/1.2' },
   maxMsgSize: 5000,
   maxObjSize: undefined,
+  wrongAlert: undefined,
   largeObjects: 'true',
   scheme: 'md5',
   forgotNonce: false,

@@ -6,6 +6,8 @@ interface Version {
   readonly protocol: string;
 }
 
+export type WrongAlert = 'no Item' | 'no Type' | 'no Format' | 'unknown Type' | 'unknown code';
+
 /** The habits of an OMA DM client: all are within the specification, or so usual that a server has to live with them. */
 export interface ClientHabits {
   readonly writing: Writing;
@@ -44,6 +46,10 @@ export interface ClientHabits {
   /** How often it sends a message again, as if the answer had been lost. */
   readonly repeats: number;
   readonly noResponse: boolean;
+  /** It has a leaf whose value XML cannot hold. */
+  readonly holdsNul: boolean;
+  /** What is wrong with an alert that it sends. */
+  readonly wrongAlert: WrongAlert | undefined;
   /** After this many messages it aborts the session. */
   readonly abortsAfter: number;
 }
@@ -88,6 +94,18 @@ export function clientHabits(dice: Dice): ClientHabits {
     answersNext: dice.chance(0.5),
     repeats: dice.pick([0, 0, 0.2]),
     noResponse: dice.chance(0.2),
+    holdsNul: dice.chance(0.2),
+    wrongAlert: dice.pick([
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+      'no Item',
+      'no Type',
+      'no Format',
+      'unknown Type',
+      'unknown code',
+    ]),
     abortsAfter: dice.chance(0.03) ? dice.between(1, 6) : Number.POSITIVE_INFINITY,
   };
 }

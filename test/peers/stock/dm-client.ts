@@ -1,5 +1,5 @@
 import { challenge, credential, nonceIn, proofOf } from './account.ts';
-import type { ClientHabits } from './client-habits.ts';
+import type { ClientHabits, WrongAlert } from './client-habits.ts';
 import { ClientTree, commandsIn, type Done, type Leaf, plain, textOf, uriIn } from './client-tree.ts';
 import type { Dice } from './dice.ts';
 import { allIn, at, maybe, mediaTypeOf, type Part, part, partsOf, read, textAt, write } from './markup.ts';
@@ -109,17 +109,25 @@ export class DmClient {
         : [],
     );
     this.#push(part('Replace', [...(habits.noResponse ? [part('NoResp')] : []), ...items]));
-    for (const data of reports)
-      this.#push(
-        part('Alert', [
-          part('Data', '1226'),
-          part('Item', [
-            part('Source', [part('LocURI', this.#uri('T'))]),
-            part('Meta', [part('Format', 'chr'), part('Type', 'org.example.report')]),
-            part('Data', data),
-          ]),
-        ]),
-      );
+    for (const data of reports) this.#push(this.#alert(data));
+    if (habits.wrongAlert) this.#push(this.#alert('wrong', habits.wrongAlert));
+  }
+
+  /** A generic alert, and what is wrong with it. */
+  #alert(data: string, wrong?: WrongAlert): Part {
+    const meta = [
+      ...(wrong === 'no Format' ? [] : [part('Format', 'chr')]),
+      ...(wrong === 'no Type'
+        ? []
+        : [part('Type', `org.example.${wrong === 'unknown Type' ? 'other' : 'report'}`)]),
+    ];
+    const item = part('Item', [
+      part('Source', [part('LocURI', this.#uri('T'))]),
+      part('Meta', meta),
+      part('Data', data),
+    ]);
+    const code = wrong === 'unknown code' ? '1299' : '1226';
+    return part('Alert', [part('Data', code), ...(wrong === 'no Item' ? [] : [item])]);
   }
 
   #uri(uri: string): string {

@@ -397,4 +397,13 @@ export class DmServer {
   }
 }
 
-const composed: ReadonlySet<string> = new Set(['Get', 'Replace', 'Add', 'Delete', 'Copy', 'Exec']);
+const composed: ReadonlySet<string> = new Set([
+  'Get',
+  'Replace',
+  'Add',
+  'Delete',
+  'Copy',
+  'Exec',
+  'Atomic',
+  'Sequence',
+]);

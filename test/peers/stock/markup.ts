@@ -108,8 +108,9 @@ function shuffled({ name, content }: Part, dice: Dice): Part {
   return { name, content: unordered.has(name) ? dice.shuffled(changed) : changed };
 }
 
+/** A NUL is a character reference, which XML 1.0 forbids, or the character itself in a section. */
 const escaped = (text: string): string =>
-  text.replace(/[&<>\r]/g, (character) => `&#${character.codePointAt(0)};`);
+  text.replace(/[&<>\r\0]/g, (character) => `&#${character.codePointAt(0)};`);
 
 function writeXml({ name, content }: Part, writing: Writing, outer: number): string {
   const { page } = elements[name];
@@ -158,7 +159,8 @@ function writeWbxml(root: Part, { version, publicId, strings }: Writing): Buffer
     pieces.push(octets);
   };
   const putText = (text: string, name: string) => {
-    if (strings === 'opaque' && name === 'Data') putOctets(Buffer.from(text));
+    // A string of WBXML ends with a NUL.
+    if ((strings === 'opaque' && name === 'Data') || text.includes('\0')) putOctets(Buffer.from(text));
     else if (strings === 'table' && text.length < 40) put(0x83, ...number(inTable(text)));
     else {
       put(0x03);
