@@ -27,7 +27,7 @@ import {
   skipClocks,
 } from './agent-rig.ts';
 
-const limit = { timeout: 20_000 };
+const limit = { timeout: 60_000 };
 const withClocks = { ...limit, skip: skipClocks };
 const seed = Number(process.env.POSTERN_SEED ?? Date.now() % 100_000);
 const day = 24 * 3600;

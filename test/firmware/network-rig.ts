@@ -227,22 +227,23 @@ say() { echo "said $*"; }
   /** The connection of the gateway to its broker at an address of the world, until it is closed. */
   async connect(address: string, user = '100'): Promise<() => void> {
     const server = this.world.spawn('busybox', 'nc', '-l', '-p', '8883');
-    const client = this.board.spawn(
-      'setpriv',
-      '--reuid',
-      user,
-      '--clear-groups',
-      'busybox',
-      'nc',
-      address,
-      '8883',
-    );
-    this.#children.push(server, client);
+    const call = () => {
+      const nc = ['busybox', 'nc', address, '8883'];
+      const made = this.board.spawn('setpriv', '--reuid', user, '--clear-groups', ...nc);
+      this.#children.push(made);
+      return made;
+    };
+    this.#children.push(server);
     server.stdin!.write('hello\n');
-    await Promise.race([
-      once(client.stdout!, 'data'),
-      once(client, 'exit').then(() => Promise.reject(new Error('no connection'))),
-    ]);
+    // The server may not listen yet: then the client is refused, and another one is made.
+    let client = call();
+    for (let isOpen = false; !isOpen; ) {
+      isOpen = await Promise.race([
+        once(client.stdout!, 'data').then(() => true),
+        once(client, 'exit').then(() => false),
+      ]);
+      if (!isOpen) client = call();
+    }
     return () => {
       client.kill('SIGKILL');
       server.kill('SIGKILL');
