@@ -25,7 +25,7 @@ const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
  * 250 KB before DTLS, and 850 and 270 KB before telemetry, the names of LwM2M objects and clients of other makers
  * (docs/architecture.md, "What the bundle weighs").
  */
-const budget = { minified: 900_000, gzipped: 305_000 };
+const budget = { minified: 920_000, gzipped: 310_000 };
 /** Packages of other parties, which must not be in the gateway's bundle. */
 const strangers = ['aedes', 'coap', 'coap-packet', 'node-dtls-client', '@peculiar/x509'];
 

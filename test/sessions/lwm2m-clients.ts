@@ -265,7 +265,7 @@ class Life {
   async #update(): Promise<void> {
     const site = this.#site;
     const { client } = site;
-    const { updateResult, loses } = this.#habits;
+    const { updateResult, loses, powerCut } = this.#habits;
     const node = './FwUpdate/DownloadAndUpdate';
     const work = site.manage([
       { name: 'Replace', uri: `${node}/PkgURL`, data: site.uri },
@@ -276,6 +276,11 @@ class Life {
     const outcomes = await this.#settle(work);
     if (outcomes.some(({ status }) => status >= 300))
       return void this.found.push(`the update was not taken: ${JSON.stringify(outcomes)}`);
+    if (powerCut === 'gateway') {
+      await site.pass(this.#dice.pick([1, 600, 2500, 6000, 40_000]));
+      await site.finish(site.restart());
+      if (this.#sleeps) await this.#wake();
+    }
     await site.until(() => site.results.length > 0, 8000);
     // What was on its way when the gateway reported has come by then.
     await site.finish(pause(site.clock, settled));
