@@ -21,6 +21,7 @@ const isLong = process.env.POSTERN_FIRMWARE === 'long';
 const limit = { timeout: 900_000 };
 /** Minutes that the test of the idle hour measures, at most 60. The default is ten, and the result is scaled up. */
 const idleMinutes = Math.min(Number(process.env.POSTERN_IDLE_MINUTES ?? 10), 60);
+const cuts = 20;
 const seed = Number(process.env.POSTERN_SEED ?? Date.now() % 100_000);
 
 /** Pseudo-random numbers from 0 to 1, determined by the seed (mulberry32). */
@@ -129,10 +130,10 @@ describe('the firmware image on an emulated board, the long form', {
     });
   });
 
-  test('after each of ten power cuts, in installations and first starts, the result fits the version that runs, and no device is lost', {
+  test('after each of twenty power cuts, in installations and first starts, the result fits the version that runs, and no device is lost', {
     timeout: 5_400_000,
   }, async (t) => {
-    const many = Array.from({ length: 11 }, (_, number) => `urn:dev:ops:${number}`);
+    const many = Array.from({ length: cuts + 1 }, (_, number) => `urn:dev:ops:${number}`);
     await using field = await Field.prepare({
       image: first,
       files: { [versions.first]: first.bundle, [versions.next]: next.bundle },
@@ -142,7 +143,7 @@ describe('the firmware image on an emulated board, the long form', {
     const { board, site, broker } = field;
     const otherThan = (version: unknown) => (version === versions.next ? versions.first : versions.next);
     await board.start();
-    await field.attach(many[10]!);
+    await field.attach(many[cuts]!);
     // An undisturbed update measures how long its two parts take on this machine.
     const whole = { healthy: board.event('update.healthy'), told: field.told('whole') };
     await field.update(versions.next, 'whole');
@@ -154,7 +155,7 @@ describe('the firmware image on an emulated board, the long form', {
     const milliseconds = { installation: starting - installing, 'first start': performance.now() - starting };
     assert.equal(await whole.told, 200);
     const draw = numbers(seed);
-    for (let round = 0; round < 10; round++) {
+    for (let round = 0; round < cuts; round++) {
       const part = round % 2 === 0 ? 'installation' : 'first start';
       const { version: old } = await field.seen();
       const wanted = otherThan(old);
@@ -396,7 +397,7 @@ describe('the firmware image on an emulated board, the long form', {
     assert.equal(
       await attack(
         'request',
-        'echo "try 1-1 9" > /run/agent/ask; sleep 3; grep -q "no slot was written" /run/agent/answers/1-1',
+        'echo "try 1-1 9" > /run/agent/ask; until [ -e /run/agent/answers/1-1 ]; do sleep 1; done; grep -q "no slot was written" /run/agent/answers/1-1',
       ),
       '0',
     );
