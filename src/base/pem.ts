@@ -88,6 +88,8 @@ export function demandTls({
   cert,
   key,
 }: { readonly [K in 'ca' | 'cert' | 'key']?: PemFile | undefined }): void {
+  // Nothing is loaded for a gateway without TLS.
+  if (!ca && !cert && !key) return;
   if (ca) named(ca, () => certificatesOf(ca.pem));
   const certificates = cert && named(cert, () => certificatesOf(cert.pem));
   const privateKey = key && named(key, () => privateKeyOf(key.pem));
