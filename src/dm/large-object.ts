@@ -1,5 +1,5 @@
 import { fitsXml } from '../base/presentable.ts';
-import { type Command, type Item, itemsOf, type Meta, metaOf } from '../wire/syncml/message.ts';
+import { type Command, type Item, isBinary, itemsOf, type Meta, metaOf } from '../wire/syncml/message.ts';
 import { nameOf } from './replies.ts';
 import { DmStatus } from './status.ts';
 
@@ -122,7 +122,7 @@ export class LargeObjectReceiver {
     const chunk = Buffer.from(data as string);
     begun.bytes += chunk.length;
     begun.chunks.push(chunk);
-    if (begun.bytes > codedSize(begun.size)) {
+    if (begun.bytes > mostOnWay(begun.size)) {
       this.drop();
       return this.#refuse(key, DmStatus.SizeMismatch, moreData);
     }
@@ -157,10 +157,16 @@ export const objectSize = (data: string | Uint8Array): number => {
   return isPlain ? bytes : codedSize(bytes);
 };
 
+/** Bytes that an object of a size may take on its way: octets as base64, with a line break after each 64 characters. */
+const mostOnWay = (size: number): number => codedSize(size) + 2 * Math.ceil(codedSize(size) / 64);
+
 /** Whether an object is as large as was said: as it was coded, or, in base64, its octets. */
-function isOfSize({ data, meta }: Item, size: number): boolean {
-  if (Buffer.byteLength(data ?? '') === size) return true;
-  return meta?.format === 'b64' && Buffer.byteLength(Buffer.from(data ?? '').toString(), 'base64') === size;
+function isOfSize({ data = '', meta }: Item, size: number): boolean {
+  if (Buffer.byteLength(data) === size) return true;
+  if (!isBinary(meta?.format)) return false;
+  // Line breaks are no part of base64.
+  const coded = Buffer.from(data).toString().replace(/\s+/g, '');
+  return coded.length === size || Buffer.byteLength(coded, 'base64') === size;
 }
 
 const keyOf = (command: string, { target, source }: Item): string =>

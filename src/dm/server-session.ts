@@ -169,9 +169,11 @@ export class ServerSession extends Session {
         this.#takeResults(command);
         return;
       case 'Replace':
-        for (const { source, data } of command.items)
-          if (source?.locUri.startsWith('./DevInfo/') && data !== undefined)
-            this.#learn(source.locUri.slice('./DevInfo/'.length), valueText(data));
+        for (const { source, target, data } of command.items) {
+          // Some clients name the leaves as targets.
+          const [root, leaf = ''] = plainUri((source ?? target)?.locUri ?? '').split(/\/(.*)/);
+          if (root === 'DevInfo' && data !== undefined) this.#learn(leaf, valueText(data));
+        }
         this.status(message, command, 'Replace', DmStatus.Ok);
         return;
       case 'Alert':

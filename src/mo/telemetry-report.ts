@@ -89,6 +89,22 @@ export function encodeReport({ epoch, sequence, dropped, values }: TelemetryRepo
   return toCbor([head, ...rest]);
 }
 
+/**
+ * A report as it is sent some time after it was made. Where the gateway had not the time then, its times are relative to now.
+ * @param age milliseconds since it was made
+ */
+export function agedReport(report: Uint8Array, age: number): Uint8Array {
+  const [head, ...rest] = fromCbor(report, lwm2mProfile, 'a telemetry report') as readonly Map<
+    unknown,
+    unknown
+  >[];
+  if (!head || head.has(label.bt)) return report;
+  return toCbor([new Map([...head, [label.bt, -age / 1000]]), ...rest]);
+}
+
+/** Whether a wall clock has been set, in milliseconds since 1970. */
+export const isDate = (wall: number): boolean => wall >= absolute * 1000;
+
 const bad = (why: string) => new PosternError('malformed', `telemetry report: ${why}`);
 
 const count = (value: unknown, what: string): number => {
@@ -138,8 +154,17 @@ const isPath = (text: string): boolean =>
 
 const isValue = (value: unknown): value is TelemetryValue =>
   (typeof value === 'number' && Number.isFinite(value)) ||
-  ['string', 'bigint', 'boolean'].includes(typeof value) ||
+  ['string', 'boolean'].includes(typeof value) ||
+  (typeof value === 'bigint' &&
+    (value === BigInt.asIntN(64, value) || value === BigInt.asUintN(64, value))) ||
   value instanceof Uint8Array;
+
+/**
+ * Whether a report can hold a value. Whoever reads a report with one that it cannot, such as a float that is no number, refuses the
+ * values of all other devices with it.
+ */
+export const isReportable = ({ path, value }: Pick<DeviceValue, 'path' | 'value'>): boolean =>
+  isPath(path) && isValue(value) && sizeOfValue({ path, value }) <= valueLimits.value;
 
 /** The alert that carries a report. */
 export const telemetryAlert = (

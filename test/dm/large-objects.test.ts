@@ -179,15 +179,21 @@ describe('large objects', () => {
   for (const mediaType of Object.values(MediaType))
     test(`base64 that is cut anywhere, with a size of its characters or of its octets, in ${mediaType}`, async () => {
       const octets = Buffer.from([1, 2, 3, 4, 5, 6, 7]);
-      const coded = octets.toString('base64');
-      for (const size of [coded.length, octets.length])
+      const plain = octets.toString('base64');
+      const lines = plain.replace(/.{4}/g, '$&\r\n');
+      for (const [coded, size, format] of [
+        [plain, plain.length, 'b64'],
+        [plain, octets.length, 'b64'],
+        [plain, octets.length, 'bin'],
+        [lines, lines.length, 'b64'],
+        [lines, plain.length, 'b64'],
+        [`${plain}\n`, octets.length, 'b64'],
+      ] as const)
         for (let at = 1; at < coded.length; at++) {
           const { say, stored } = await talk(mediaType);
           const part = (data: string, more: boolean, fields = {}) => ({
             ...chunk(data, more, undefined, './Site/Blob'),
-            items: [
-              { ...chunk(data, more, undefined, './Site/Blob').items[0], meta: { format: 'b64', ...fields } },
-            ],
+            items: [{ ...chunk(data, more, undefined, './Site/Blob').items[0], meta: { format, ...fields } }],
           });
           await say([part(coded.slice(0, at), true, { size })]);
           const said = await say([part(coded.slice(at), false)]);

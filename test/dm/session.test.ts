@@ -66,6 +66,39 @@ describe('authentication', () => {
     ]);
   });
 
+  test('the leaves of DevInfo are learned, whether a client names them as sources or targets, with ./ or without', async () => {
+    for (const [end, prefix] of [
+      ['source', './DevInfo/'],
+      ['source', 'DevInfo/'],
+      ['target', './DevInfo/'],
+      ['target', 'DevInfo/'],
+    ] as const) {
+      const { device, dm } = noncePair();
+      const seen: unknown[] = [];
+      const serverSide = server(dm, {
+        // biome-ignore lint/correctness/useYield: it only looks at what the session has learned
+        work: async function* ({ devInfo }) {
+          seen.push(devInfo.Man, Object.keys(devInfo).length);
+        },
+      });
+      await converse(client(device), serverSide, (message) => ({
+        ...message,
+        commands: message.commands.map((command) =>
+          command.name === 'Replace'
+            ? {
+                ...command,
+                items: command.items.map(({ source, ...item }) => ({
+                  ...item,
+                  [end]: { locUri: String(source?.locUri).replace('./DevInfo/', prefix) },
+                })),
+              }
+            : command,
+        ),
+      }));
+      assert.deepEqual(seen, ['Maker', 5], `${end} ${prefix}`);
+    }
+  });
+
   test('a later message that opens no session, as after a restart of the server, does not end well on either side', async () => {
     const { device, dm } = noncePair();
     const [clientSide, serverSide] = [client(device), server(dm, { firstMsgId: 2 })];

@@ -6,10 +6,12 @@ import {
   type DeviceValue,
   decodeReport,
   encodeReport,
+  isReportable,
   reportOverhead,
   sizeOfDevice,
   sizeOfValue,
   type TelemetryReport,
+  type TelemetryValue,
   valueLimits,
 } from '../../src/mo/telemetry-report.ts';
 
@@ -49,6 +51,18 @@ test('a board without the time says how long ago its values were', () => {
   const [value] = values;
   const coded = encodeReport({ ...number, values: [{ ...value!, at: uptime - 2500 }] }, uptime);
   assert.equal(decodeReport(coded, now).values[0]?.at, now - 2500);
+});
+
+test('what a report is said to hold, its reader takes', () => {
+  const kinds: readonly TelemetryValue[] = [
+    ...values.map(({ value }) => value),
+    ...[-0, 5e-324, Number.MAX_VALUE, 2n ** 64n - 1n, -(2n ** 63n), '', '\u0000', '\ud800', '\ufffe'],
+  ];
+  for (const value of kinds) {
+    const one = { device: 'urn:dev:a', path: '/1/0/1', value, at: now };
+    assert.ok(isReportable(one));
+    assert.equal(decodeReport(encodeReport({ ...number, values: [one] }, now), now).values.length, 1);
+  }
 });
 
 test('a report is never larger than was reckoned', () => {

@@ -7,7 +7,8 @@ import { DmStatus } from '../../dm/status.ts';
 import { FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
 import type { CallBody } from '../../wire/coap/blockwise-client.ts';
 import { FirmwareResource, FirmwareResult, FirmwareState, ObjectId } from '../../wire/lwm2m/objects.ts';
-import type { Path } from '../../wire/lwm2m/path.ts';
+import { type Path, pathText } from '../../wire/lwm2m/path.ts';
+import type { Value } from '../../wire/lwm2m/resource.ts';
 import type { ServedImage } from '../southbound/image-resource.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import {
@@ -258,13 +259,13 @@ export class AdaptedFirmware {
       // Nothing else follows an Execute than another state, or a result.
       isInstalling = stage === 'downloaded' && !isUninstalled(said);
     }
-    if (url !== undefined && stage !== 'downloaded') await this.#deliver(update, url, stage === 'given');
+    const isDelivered = url !== undefined && stage !== 'downloaded';
+    let said = isDelivered ? await this.#deliver(update, url, stage === 'given') : undefined;
     if (operation === 'Download') return;
     // What the client says from now on is of this operation. A client without a package refuses to install.
-    const isThere =
-      url !== undefined || isDownloaded(await this.#patiently(deviceId, (client) => this.#poll(client)));
-    if (!isInstalling && isThere) await this.#reach(update, 'downloaded');
-    await this.#install(deviceId, isInstalling);
+    if (!isInstalling) said ??= await this.#patiently(deviceId, (client) => this.#poll(client));
+    if (said && isDownloaded(said)) await this.#reach(update, 'downloaded');
+    await this.#install(deviceId, isInstalling, said?.result === FirmwareResult.Success);
   }
 
   /** Resolves when the stage is durable. The client is not asked for anything further before. */
@@ -278,42 +279,52 @@ export class AdaptedFirmware {
     signal.throwIfAborted();
   }
 
-  /** Gives a client the package at `url` unless it is given, and waits until the client has it. Throws as `#request`. */
-  async #deliver(update: ClientUpdate, url: string, isGiven: boolean): Promise<void> {
+  /**
+   * Gives a client the package at `url` unless it is given, and waits until the client has it. Resolves with what it says then.
+   * Throws as `#request`.
+   */
+  async #deliver(update: ClientUpdate, url: string, isGiven: boolean): Promise<Said> {
     const { deviceId } = update;
+    let kept: number = FirmwareResult.None;
     const change = {
       isUntouched: ({ state, result }: Said) =>
-        state === FirmwareState.Idle && result === FirmwareResult.None,
+        state === FirmwareState.Idle && (result === FirmwareResult.None || result === kept),
       isReached: isDownloaded,
     };
     if (isGiven) return await this.#request(deviceId, change);
-    const give = await this.#patiently(deviceId, (client) => this.#prepare(client, url));
+    const prepared = await this.#patiently(deviceId, (client) => this.#prepare(client, url));
+    const { give } = prepared;
+    kept = prepared.kept;
     const send = async (client: Registration) => {
       await give(client);
       await this.#reach(update, 'given');
     };
-    await this.#request(deviceId, { ...change, send });
+    return await this.#request(deviceId, { ...change, send });
   }
 
-  /** Has a client install its package, unless it does already. Throws as `#request`. */
-  async #install(deviceId: string, isInstalling: boolean): Promise<void> {
+  /**
+   * Has a client install its package, unless it does already. Throws as `#request`.
+   * @param isStale the client tells of an earlier success, although it should have forgotten that
+   */
+  async #install(deviceId: string, isInstalling: boolean, isStale: boolean): Promise<void> {
     const { calls, signal } = this.#parts;
     // A client that reboots at once does not answer.
     const send: Send = (client) => calls.execute(client, at(FirmwareResource.Update), '', signal);
     await this.#request(deviceId, {
       ...(!isInstalling && { send }),
-      isUntouched: isUninstalled,
-      isReached: ({ result }) => result === FirmwareResult.Success,
+      isUntouched: (said) => isUninstalled(said) || (isStale && isDownloaded(said)),
+      isReached: ({ state, result }) =>
+        result === FirmwareResult.Success && (!isStale || state === FirmwareState.Idle),
     });
   }
 
   /**
    * Resets the client's update, which forgets an earlier result and package. Returns what then gives the package: a Write of its
    * URI, that by HTTP where the client knows no other; or a Write of the package itself, to a client that takes packages by Write
-   * alone or knows no protocol by which the gateway has the package.
+   * alone or knows no protocol by which the gateway has the package. `kept` is the result that a client tells all the same.
    * @throws {PosternError} as `LwM2mCalls.write`
    */
-  async #prepare(asked: Registration, url: string): Promise<Send> {
+  async #prepare(asked: Registration, url: string): Promise<{ readonly give: Send; readonly kept: number }> {
     const { calls, imageAt, httpUriOf, signal } = this.#parts;
     const { state, result, delivery, protocols } = await this.#poll(asked);
     const image = imageAt(asked.deviceId, url);
@@ -330,17 +341,19 @@ export class AdaptedFirmware {
     const push = (client: Registration, body: CallBody) =>
       calls.push(client, at(FirmwareResource.Package), body, signal);
     let isReset = true;
+    let kept: number = FirmwareResult.None;
     if (state !== FirmwareState.Idle || result !== FirmwareResult.None) {
       // Not every client has this. Its earlier result is then told by the first poll alone.
       await (isPush ? push(asked, Buffer.alloc(1)) : give(asked, '')).catch((thrown) => {
         if (isPassing(thrown)) throw thrown;
         isReset = false;
       });
+      if (isReset) kept = (await this.#poll(asked)).result;
     }
     const body: CallBody | undefined = isPush
       ? { length: image.size, subarray: (from, to) => image.read(from, Math.min(to, image.size) - from) }
       : undefined;
-    return async (client) => {
+    const giveIt: Send = async (client) => {
       try {
         await (body ? push(client, body) : give(client, offered ?? url));
       } catch (thrown) {
@@ -349,15 +362,17 @@ export class AdaptedFirmware {
         throw new PosternError('conflict', 'the client keeps an earlier package', { cause: thrown });
       }
     };
+    return { give: giveIt, kept };
   }
 
   /**
    * Sends a request that changes the state of a client's update, and polls until the client has reached a state.
    * Whether a request without an answer was heard is read from the state: it is sent again while the client is untouched by it.
+   * Resolves with what the client says then.
    * @throws {FumoRefusal} when the update has failed
    * @throws {PosternError} `timeout` as `#patiently`; the refusal of the client
    */
-  async #request(deviceId: string, { send, isUntouched, isReached }: Change): Promise<void> {
+  async #request(deviceId: string, { send, isUntouched, isReached }: Change): Promise<Said> {
     let isAnswered = !send;
     let refusal: unknown;
     let sent = 0;
@@ -374,7 +389,7 @@ export class AdaptedFirmware {
         refusal = thrown;
       }
     };
-    await this.#patiently(deviceId, async (client) => {
+    return await this.#patiently(deviceId, async (client): Promise<Said | undefined> => {
       if (send && sent === 0) return await trySend(client);
       const said = await this.#poll(client);
       // Until the client has begun, it may tell the result of an earlier update.
@@ -416,7 +431,7 @@ export class AdaptedFirmware {
   async #poll(client: Registration): Promise<Said> {
     const entries = await this.#parts.calls.read(client, [ObjectId.Firmware, 0], this.#parts.signal);
     const values = (id: number) =>
-      entries.filter(({ path }) => path[2] === id).map(({ value }) => Number(value));
+      entries.filter(({ path }) => path[2] === id).map(({ path, value }) => numberIn(path, value));
     const [state = 0] = values(FirmwareResource.State);
     const [result = 0] = values(FirmwareResource.Result);
     const [delivery = 0] = values(FirmwareResource.Delivery);
@@ -437,6 +452,13 @@ export class AdaptedFirmware {
   #setting({ deviceId }: Registration, leaf: string): string {
     return this.#parts.updates.setting(deviceId, leaf);
   }
+}
+
+/** @throws {PosternError} `malformed` for what is no whole number */
+function numberIn(path: Path, value: Value): number {
+  const number = value instanceof Uint8Array ? Number.NaN : Number(value);
+  if (!Number.isInteger(number)) throw new PosternError('malformed', `${pathText(path)} is no whole number`);
+  return number;
 }
 
 const isDownloaded = ({ state }: Said): boolean => state === FirmwareState.Downloaded;

@@ -6,8 +6,11 @@ import type { Events } from '../../base/events.ts';
 import type { OutgoingAlert } from '../../dm/client-session.ts';
 import { isOk } from '../../dm/status.ts';
 import {
+  agedReport,
   type DeviceValue,
   encodeReport,
+  isDate,
+  isReportable,
   reportOverhead,
   sizeOfDevice,
   sizeOfValue,
@@ -27,6 +30,8 @@ export const reportLimits = {
 } as const;
 /** Milliseconds for which a report waits at least, and half of those at most, before it is written to the disk. */
 const writeAfter = 60_000;
+/** Milliseconds for which the times of a report are true that are relative to when it was made. */
+const freshFor = 1000;
 /** Milliseconds until a report that was not accepted is sent again. They double with each attempt. */
 const retry = { first: 1000, cap: 300_000 } as const;
 
@@ -60,6 +65,8 @@ interface Gathering {
   readonly devices: Set<string>;
   readonly counts: Map<string, number>;
   bytes: number;
+  /** What the wall clock was ahead of the other one when the first value came. */
+  readonly skew: number;
   due: Monotonic;
   timer: Timer;
 }
@@ -134,11 +141,11 @@ export class TelemetryReports {
   add({ server, name, period, count }: Reporting, values: readonly DeviceValue[]): void {
     const { clock, events } = this.#parts;
     for (const value of values) {
-      const size = sizeOfValue(value);
-      if (size > valueLimits.value) {
+      if (!isReportable(value)) {
         this.#lose(server, 1);
         continue;
       }
+      const size = sizeOfValue(value);
       const isNew = (to: Gathering) => !to.devices.has(value.device);
       let to = this.#gathering.get(server);
       if (to && to.bytes + size + (isNew(to) ? sizeOfDevice(value.device) : 0) > reportLimits.bytes) {
@@ -149,7 +156,13 @@ export class TelemetryReports {
       if (!to || due < to.due) {
         const close = guarded(events, 'telemetry', () => this.#close(server));
         to?.timer.cancel();
-        const fresh = { values: [], devices: new Set<string>(), counts: new Map(), bytes: reportOverhead };
+        const fresh = {
+          values: [],
+          devices: new Set<string>(),
+          counts: new Map(),
+          bytes: reportOverhead,
+          skew: this.#skew,
+        };
         to = { ...(to ?? fresh), due, timer: clock.after(period * 1000, close) };
         this.#gathering.set(server, to);
       }
@@ -189,8 +202,12 @@ export class TelemetryReports {
       }
     return taken.map((report) => {
       this.#sending.add(report);
+      const age = this.#parts.clock.now() - report.since;
       return {
-        ...telemetryAlert(this.#parts.vocabulary, report.body),
+        ...telemetryAlert(
+          this.#parts.vocabulary,
+          age < freshFor ? report.body : agedReport(report.body, age),
+        ),
         settled: (status) => this.#settled(report, status),
       };
     });
@@ -230,20 +247,30 @@ export class TelemetryReports {
   }
 
   #close(server: string): void {
-    const { values = [], timer } = this.#gathering.get(server) ?? {};
+    const { values = [], timer, skew = 0 } = this.#gathering.get(server) ?? {};
     timer?.cancel();
     this.#gathering.delete(server);
     const dropped = this.#lost.get(server) ?? 0;
     if (values.length + dropped === 0) return;
     this.#lost.delete(server);
     const number = { epoch: this.#epoch, sequence: ++this.#sequence };
-    const body = encodeReport({ ...number, dropped, values }, this.#parts.clock.wall());
+    const now = this.#parts.clock.wall();
+    // The clock was set since these values came.
+    const dated = isDate(now)
+      ? values.map((each) => (isDate(each.at) ? each : { ...each, at: each.at + this.#skew - skew }))
+      : values;
+    const body = encodeReport({ ...number, dropped, values: dated }, now);
     const since = this.#parts.clock.now();
     this.#reports.push({ server, counted: values.length, dropped, body, since, refusals: 0 });
     this.#bytes += body.length;
     this.#makeRoom();
     this.#writeSoon();
     this.#wake();
+  }
+
+  get #skew(): number {
+    const { clock } = this.#parts;
+    return clock.wall() - clock.now();
   }
 
   #makeRoom(): void {

@@ -379,7 +379,8 @@ export class HttpBinding implements AsyncDisposable {
   async #bootstrap({ request, response, url }: Visit): Promise<void> {
     const { bootstrapServer, guard } = this.#parts;
     const remote = remoteOf(request);
-    const [accepted = MediaType.Wbxml] = (request.headers.accept ?? '').split(/[,;]/).filter(isSupported);
+    const asks = (request.headers.accept ?? '').toLowerCase().split(/[\s,;]+/);
+    const [accepted = MediaType.Wbxml] = asks.filter(isSupported);
     const credentials = request.headers.authorization ?? '';
     const field = (name: string) => {
       const found = new RegExp(`^${bootstrapScheme} .*\\b${name}="([A-Za-z0-9+/=]+)"`, 'i').exec(

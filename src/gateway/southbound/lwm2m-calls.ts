@@ -92,7 +92,7 @@ export class LwM2mCalls {
       });
       if (accept !== undefined && unacceptable.has(answer.code)) continue;
       const { options, payload } = checked(answer, client, path);
-      return decodeContent(uintOption(options, Option.ContentFormat), payload, path);
+      return decodeContent(uintOption(options, Option.ContentFormat), payload, path, true);
     }
     return [];
   }

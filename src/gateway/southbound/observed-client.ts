@@ -334,7 +334,7 @@ export class ObservedClient {
     const { values, events } = this.#parts;
     const base = isComposite ? [] : (paths[0] ?? []);
     try {
-      const entries = decodeContent(uintOption(options, Option.ContentFormat), payload, base);
+      const entries = decodeContent(uintOption(options, Option.ContentFormat), payload, base, true);
       const isForeign = entries.some((entry) => !paths.some((path) => isBelow(entry.path, path)));
       if (isForeign) throw new PosternError('malformed', 'a value of a path that is not observed');
       values(name, reportedValues(entries, at));

@@ -1,6 +1,6 @@
 import { plus } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
-import { PosternError } from '../../base/errors.ts';
+import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Block } from './blockwise.ts';
 import { blockSize, exponentFor, largestExponent, packBlock, unpackBlock } from './blockwise.ts';
 import type { CoapMessage, CoapOption } from './codec.ts';
@@ -60,6 +60,8 @@ const mostOther = 4 + 8 + 1 + 5 + 5 + 6;
 const bodyLimit = 1024 * 1024;
 /** The same, of a notification. */
 const notificationLimit = 64 * 1024;
+/** How often a response is fetched from its beginning that changes while it is fetched (RFC 7959 section 2.4). */
+const beginnings = 3;
 /** Milliseconds that all exchanges of a call may take together. A slow peer ends sooner by the timeout of one exchange. */
 const callLimit = 30 * 60_000;
 
@@ -72,7 +74,7 @@ const blockOf = (message: CoapMessage, which: typeof Option.Block1): Block | und
  * Resolves with the response whatever its code, so the caller checks `code`.
  * @throws {PosternError} `timeout`, also after half an hour in all, `unavailable` or `full` from the endpoint; `tooLarge` for a response body of more
  *   than 1 MiB; `malformed` when a response has a wrong block number, block size or critical option; `conflict` when
- *   the ETag changes between two blocks of the response
+ *   the ETag changes between two blocks of the response, again and again
  */
 export async function call(
   endpoint: CoapEndpoint,
@@ -108,9 +110,17 @@ export async function call(
   const whole = isWhole ? payload.subarray(0, payload.length) : new Uint8Array();
   // A FETCH for a later block is one only with its body (RFC 8132 section 2).
   const repeatsBody = request.method === Code.FETCH && isWhole;
+  const isRepeatable = repeatsBody || request.method === Code.GET;
   const rest = async (first: CoapMessage, limit?: number) => {
     const send = sender([], {});
-    return await collect((extra) => send(extra, repeatsBody ? whole : new Uint8Array()), first, limit);
+    const sendMore = (extra: CoapOption[]) => send(extra, repeatsBody ? whole : new Uint8Array());
+    for (let begun = 1, start = first; ; begun++)
+      try {
+        return await collect(sendMore, start, limit);
+      } catch (thrown) {
+        if (!isRepeatable || begun === beginnings || asPosternError(thrown).code !== 'conflict') throw thrown;
+        start = await sendMore([]);
+      }
   };
   // The later blocks are requested without Observe (RFC 7959 section 2.6).
   if (observation) observation.rest = (first) => rest(first, notificationLimit);

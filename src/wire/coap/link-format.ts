@@ -21,6 +21,9 @@ export const formatLinks = (links: readonly Link[]): string =>
     )
     .join(',');
 
+/** What may stand behind the last link. Clients in C write a comma behind each link, or the NUL of the string. */
+const behind = ' \t\r\n,\0';
+
 /**
  * Reads CoRE link format. Of a repeated attribute the first one counts.
  * @throws {PosternError} `malformed`, with the position of the first character that does not fit
@@ -38,8 +41,9 @@ export function parseLinks(text: string): Link[] {
     if (match) at = pattern.lastIndex;
     return match;
   };
-  // White space at the end is looked at once, and not again behind each link.
-  const end = text.trimEnd().length;
+  // The end is looked at once, and not again behind each link.
+  let end = text.length;
+  while (end > 0 && behind.includes(text[end - 1]!)) end--;
   while (at < end) {
     const link = take(linkAt);
     if (!link) throw bad(at);

@@ -3,7 +3,7 @@ import { ContentFormat } from '../coap/content-formats.ts';
 import { decodeLwm2mCbor, encodeLwm2mCbor } from './lwm2m-cbor.ts';
 import { typeOf } from './objects.ts';
 import type { Path } from './path.ts';
-import { type Entry, type TypeOf, textOf, valueFrom } from './resource.ts';
+import { type Entry, type TypeOf, textOf, type Value, valueFrom } from './resource.ts';
 import {
   decodeCbor,
   decodeOldJson,
@@ -15,10 +15,12 @@ import {
 } from './senml.ts';
 import { decodeTlv, encodeTlv } from './tlv.ts';
 
-/** Content-Format numbers of TLV and JSON in the drafts of LwM2M 1.0, which early clients still use. */
+/** Content-Format numbers in the drafts of LwM2M 1.0, which early clients still use. */
 const draftFormats: Readonly<Record<number, number>> = {
+  1541: ContentFormat.TextPlain,
   1542: ContentFormat.LwM2mTlv,
   1543: ContentFormat.LwM2mJson,
+  1544: ContentFormat.OctetStream,
 };
 
 /** Content-Format numbers that can be written to a device, in the order in which they are tried. */
@@ -39,17 +41,24 @@ export const selfDescribing: readonly number[] = [ContentFormat.SenmlCbor, Conte
  * Reads the content of a path (LwM2M core 1.1, section 7.4). LwM2M CBOR is of 1.2.
  * @param format Content-Format number; without it the content is plain text
  * @param base path that was read or written
+ * @param isTold what a client tells of itself: a value that does not fit the description of its resource is left as the text or the
+ *   octets that came, and costs none of the others. The client may have another resource there
  * @throws {PosternError} `malformed`, `unsupportedFormat`, `tooLarge`
  */
-export function decodeContent(format: number | undefined, body: Uint8Array, base: Path): Entry[] {
+export function decodeContent(
+  format: number | undefined,
+  body: Uint8Array,
+  base: Path,
+  isTold = false,
+): Entry[] {
   const known = draftFormats[format ?? -1] ?? format ?? ContentFormat.TextPlain;
   switch (known) {
     case ContentFormat.TextPlain:
-      return [{ path: base, value: valueFrom(typeOf(base) ?? 'string', Buffer.from(body).toString()) }];
+      return [{ path: base, value: valueOfText(base, Buffer.from(body).toString(), isTold) }];
     case ContentFormat.OctetStream:
       return [{ path: base, value: body }];
     case ContentFormat.LwM2mTlv:
-      return decodeTlv(body, base, typeOf);
+      return decodeTlv(body, base, typeOf, isTold);
     case ContentFormat.LwM2mJson:
       return decodeOldJson(body, base);
     case ContentFormat.SenmlJson:
@@ -62,6 +71,15 @@ export function decodeContent(format: number | undefined, body: Uint8Array, base
       return [asDescribed({ path: base, ...decodeCbor(body) })];
     default:
       throw new PosternError('unsupportedFormat', `content format ${format} is not supported`);
+  }
+}
+
+function valueOfText(path: Path, text: string, isTold: boolean): Value {
+  try {
+    return valueFrom(typeOf(path) ?? 'string', text);
+  } catch (thrown) {
+    if (!isTold) throw thrown;
+    return text;
   }
 }
 

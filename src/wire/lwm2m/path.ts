@@ -12,6 +12,9 @@ const largest = 65_534;
 /** Characters of a path as text. A base name is read again for each record below it, so a long one would cost much. */
 const longest = 64;
 
+/** Whether a part of a path is an ID. */
+export const isId = (part: string): boolean => /^\d{1,5}$/.test(part) && Number(part) <= largest;
+
 /** The text form of a path, such as `/3/0/9`. */
 export const pathText = (path: Path): string => `/${path.join('/')}`;
 
@@ -23,10 +26,9 @@ export function parsePath(text: string): Path {
   if (text.length > longest)
     throw new PosternError('malformed', `an LwM2M path of more than ${longest} characters`);
   const parts = text.split('/').filter((part) => part !== '');
-  const path = parts.map((part) => (/^\d{1,5}$/.test(part) ? Number(part) : Number.NaN));
-  if (path.length > 4 || !path.every((id) => id <= largest))
+  if (parts.length > 4 || !parts.every(isId))
     throw new PosternError('malformed', `not an LwM2M path: ${text.slice(0, 64)}`);
-  return path;
+  return parts.map(Number);
 }
 
 /** Whether `path` is `ancestor` or a path inside it. */

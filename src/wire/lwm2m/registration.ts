@@ -2,7 +2,7 @@ import { PosternError } from '../../base/errors.ts';
 import { ownText } from '../../base/own-bytes.ts';
 import { parseLinks } from '../coap/link-format.ts';
 import { deviceIdRule, isDeviceId } from '../resources.ts';
-import { isBelow, type Path, parsePath } from './path.ts';
+import { isBelow, isId, type Path } from './path.ts';
 
 /** The parameters of a registration (LwM2M core 1.1, section 6.2.1, and its CoAP binding, section 6.4.3). */
 export interface RegistrationRequest {
@@ -35,7 +35,6 @@ const lifetimes = { usual: 86_400, most: 0xffffffff } as const;
 export const bindingLength = 8;
 /** Most bytes of the links in one registration: some 1,500 object instances. */
 const largestList = 16 * 1024;
-const versions = new Set(['1.0', '1.1', '1.2']);
 
 /** The parts of a query as a map from name to value. The value of a part without `=` is empty. */
 export const queryOf = (query: readonly string[]): ReadonlyMap<string, string> =>
@@ -54,20 +53,27 @@ export function readRegistration(query: readonly string[], payload: Uint8Array):
   const given = queryOf(query);
   const endpoint = given.get('ep');
   if (!isDeviceId(endpoint)) throw new PosternError('malformed', `?ep=<endpoint name>: ${deviceIdRule}`);
-  const version = given.get('lwm2m');
-  if (version === undefined)
-    throw new PosternError('malformed', 'the query lacks the version, such as ?lwm2m=1.1');
-  if (!versions.has(version))
-    throw new PosternError('unsupportedVersion', `LwM2M ${version} is not supported`);
   return {
     endpoint,
-    version,
+    version: readVersion(given.get('lwm2m')),
     lifetime: readLifetime(given.get('lt')) ?? lifetimes.usual,
     binding: (given.get('b') ?? 'U').slice(0, bindingLength),
     // LwM2M 1.0 announces Queue Mode in the binding, later versions by the parameter Q.
     queueMode: given.has('Q') || (given.get('b') ?? '').includes('Q'),
     objects: readObjects(payload),
   };
+}
+
+/**
+ * Reads the parameter `lwm2m`. Clients older than the final LwM2M 1.0 leave it out. Some write it in quotes, as the examples of 1.0
+ * do, or with the number of a patch, which means nothing here.
+ * @throws {PosternError} `unsupportedVersion`
+ */
+function readVersion(text = '1.0'): string {
+  const [, version] = /^"?(1\.[012])(?:\.\d{1,3})?"?$/.exec(text) ?? [];
+  if (version === undefined)
+    throw new PosternError('unsupportedVersion', `LwM2M ${text.slice(0, 32)} is not supported`);
+  return version;
 }
 
 /**
@@ -102,9 +108,7 @@ export function readObjects(payload: Uint8Array): RegisteredObjects {
     const segments = target.split('/').filter((segment) => segment !== '');
     if (isRoot(attributes) || !root.every((segment, at) => segments[at] === segment)) return [];
     const inside = segments.slice(root.length);
-    return inside.length > 0 && inside.length <= 2 && inside.every((id) => /^\d+$/.test(id))
-      ? [parsePath(inside.join('/'))]
-      : [];
+    return inside.length > 0 && inside.length <= 2 && inside.every(isId) ? [inside.map(Number)] : [];
   });
   const formats = typeof ct === 'string' ? ct.split(' ').map(Number).filter(Number.isInteger) : [];
   return { root, paths, formats };

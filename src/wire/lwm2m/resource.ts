@@ -29,7 +29,7 @@ export interface Entry {
   readonly value: Value;
   /** Type that the content itself says. Only SenML and CBOR do. A whole number may also be of type `float`. */
   readonly type?: ResourceType;
-  /** Time of the value in seconds, as the content itself says it (RFC 8428 section 4.5.3): see `timeOf`. Only SenML does. */
+  /** Time of the value in seconds, as the content itself says it (RFC 8428 section 4.5.3): see `timeOf`. Only SenML and the JSON of LwM2M 1.0 do. */
   readonly time?: number;
 }
 

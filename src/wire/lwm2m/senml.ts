@@ -159,20 +159,22 @@ function octetsIn(octets: unknown): Uint8Array {
 }
 
 /**
- * Reads the JSON format of LwM2M 1.0 (section 6.4.4), which is older than SenML: a base name `bn` and elements `e`.
- * Without a base name the elements are relative to `base`.
+ * Reads the JSON format of LwM2M 1.0 (section 6.4.4), which is older than SenML: a base name `bn`, a base time `bt` and elements
+ * `e`. Without a base name the elements are relative to `base`.
  * @throws {PosternError} `malformed`
  */
 export function decodeOldJson(body: Uint8Array, base: Path): Entry[] {
-  const { bn, e } = (fromJson(body) ?? {}) as { bn?: unknown; e?: unknown };
+  const { bn, bt, e } = (fromJson(body) ?? {}) as { bn?: unknown; bt?: unknown; e?: unknown };
   if (!Array.isArray(e) || (bn !== undefined && typeof bn !== 'string'))
     throw bad('base name bn or elements e missing or of a wrong type');
   const start = bn ?? pathText(base);
+  const baseTime = bt === undefined ? undefined : secondsIn(bt);
   return e.map((element: unknown): Entry => {
-    const { n, v, sv, bv, ov } = (element ?? {}) as Record<string, unknown>;
+    const { n, v, sv, bv, ov, t } = (element ?? {}) as Record<string, unknown>;
     // Some clients write the base name without the slash at its end.
     const name = typeof n === 'string' && n !== '' ? `${start}/${n}` : start;
-    return { path: parsePath(name), value: valueIn({ v, vs: sv ?? ov, vb: bv }, () => new Uint8Array()) };
+    const value = valueIn({ v, vs: sv ?? ov, vb: bv }, () => new Uint8Array());
+    return { path: parsePath(name), value, ...timeIn(baseTime, t) };
   });
 }
 
@@ -227,10 +229,14 @@ function readRecords(records: readonly SenmlRecord[], data: (value: unknown) => 
     const value = baseValue !== 0 && v !== undefined ? sumOf(numberIn(v), baseValue) : valueIn(record, data);
     const type: ResourceType =
       typeof v === 'bigint' ? 'integer' : vlo === undefined ? typeIn(value) : 'objlnk';
-    const entry = { path: parsePath(`${base}${String(n)}`), value, type };
-    if (t === undefined && baseTime === undefined) return [entry];
-    return [{ ...entry, time: secondsIn((baseTime ?? 0) + (t === undefined ? 0 : secondsIn(t))) }];
+    return [{ path: parsePath(`${base}${String(n)}`), value, type, ...timeIn(baseTime, t) }];
   });
+}
+
+/** The time of an entry, where its record or one before names one. */
+function timeIn(base: number | undefined, t: unknown): Pick<Entry, 'time'> {
+  if (t === undefined && base === undefined) return {};
+  return { time: secondsIn((base ?? 0) + (t === undefined ? 0 : secondsIn(t))) };
 }
 
 function numberIn(value: unknown): number | bigint {
@@ -251,11 +257,12 @@ function secondsIn(value: unknown): number {
   return seconds;
 }
 
-function valueIn({ v: number, vs, vb, vd, vlo }: SenmlRecord, data: (value: unknown) => Uint8Array): Value {
-  // Tags 0 and 1 of CBOR are times.
-  const v = number instanceof Date ? number.getTime() / 1000 : number;
+function valueIn({ v, vs, vb, vd, vlo }: SenmlRecord, data: (value: unknown) => Uint8Array): Value {
   if (typeof v === 'bigint') return narrowed(v);
-  if (typeof v === 'number' && Number.isFinite(v)) return v;
+  // A sensor without a value may say a float that is no number. That costs no other value.
+  if (typeof v === 'number' && Math.abs(v) !== Number.POSITIVE_INFINITY) return v;
+  // Tags 0 and 1 of CBOR are times.
+  if (v instanceof Date && Number.isFinite(v.getTime())) return v.getTime() / 1000;
   if (typeof vs === 'string') return vs;
   if (typeof vb === 'boolean') return vb;
   if (typeof vlo === 'string') return vlo;

@@ -23,14 +23,23 @@ const utf8 = new TextDecoder('utf-8', { fatal: true });
 /**
  * Reads a body in TLV (LwM2M core 1.1, section 7.4.3). Values whose type is not known are left as octets.
  * @param base path that was read or written, to which the IDs in the body are relative
+ * @param isTold as in `decodeContent`
  * @throws {PosternError} `malformed`, `tooLarge`
  */
-export function decodeTlv(octets: Uint8Array, base: Path, typeOf: TypeOf): Entry[] {
+export function decodeTlv(octets: Uint8Array, base: Path, typeOf: TypeOf, isTold = false): Entry[] {
   const found: Entry[] = [];
+  const read = (path: Path, value: Uint8Array): Value => {
+    try {
+      return decodeValue(typeOf(path), value);
+    } catch (thrown) {
+      if (!isTold) throw thrown;
+      return value;
+    }
+  };
   walk(octets, base, (path, value) => {
     if (found.length >= tlvLimits.entries)
       throw new PosternError('tooLarge', `more than ${tlvLimits.entries} resources`);
-    found.push({ path, value: decodeValue(typeOf(path), value) });
+    found.push({ path, value: read(path, value) });
   });
   return found;
 }
@@ -57,7 +66,9 @@ function walk(
     else if (kind === Kind.MultipleResource) {
       if (base.length > 3) throw new PosternError('malformed', 'TLV: a resource inside a multiple resource');
       walk(value, [object, instance, id, 0], leaf);
-    } else leaf([object, instance, resource, id], value);
+    } else if (base.length < 3)
+      throw new PosternError('malformed', 'TLV: an instance of a resource outside of a resource');
+    else leaf([object, instance, resource, id], value);
   }
 }
 

@@ -49,7 +49,8 @@ export type Item = Infer<typeof itemFields>;
 
 const Item: Shape<Item> = struct('Item', itemFields);
 
-const binaryFormats = new Set(['b64', 'bin']);
+/** Whether values of a format are octets. */
+export const isBinary = (format: string | undefined): boolean => format === 'b64' || format === 'bin';
 
 /**
  * An item with its data in the form that the format requires: octets for `b64` and `bin`, else text. DM messages say
@@ -64,7 +65,7 @@ function itemWithValue(item: Item, outer: Meta | undefined, isOpaque: boolean): 
     throw new PosternError('malformed', 'a value with characters that XML cannot hold');
   const format = meta?.format ?? outer?.format;
   const type = meta?.type ?? outer?.type;
-  if (format === undefined || !binaryFormats.has(format)) {
+  if (!isBinary(format)) {
     if (isPacked(type))
       return typeof value === 'string' && !value.startsWith('<')
         ? { ...item, data: fromBase64(value) }

@@ -33,8 +33,14 @@ export type Infer<F extends Fields> = {
 const wrong = (name: ElementName, expected: string) =>
   new PosternError('malformed', `<${name}> holds no ${expected}`);
 
-/** A text. Some clients write every Data in WBXML as opaque data, that of a credential or a code as well. */
-const textIn = (content: Content): Content => (content instanceof Uint8Array ? utf8(content) : content);
+/**
+ * A text. Some clients write every Data in WBXML as opaque data, that of a credential or a code as well, and some indent it in XML:
+ * what is no value of a node has no white space around it.
+ */
+const textIn = (content: Content): Content => {
+  const text = content instanceof Uint8Array ? utf8(content) : content;
+  return typeof text === 'string' ? text.trim() : text;
+};
 
 export const text = (name: ElementName): Shape<string> => ({
   name,

@@ -52,7 +52,7 @@ function write(writer: WbxmlWriter, { name, content }: Element, packed: boolean)
 }
 
 /**
- * Reads a message in WBXML 1.1 to 1.3. A TNDS object that is written in Data as tokens of the DDF's code page becomes
+ * Reads a message in WBXML 1.0 to 1.3. A TNDS object that is written in Data as tokens of the DDF's code page becomes
  * XML text. Opaque data stays as it is.
  * @throws {PosternError} `malformed`, `tooLarge`, `unsupportedFormat`, `unsupportedVersion`
  */

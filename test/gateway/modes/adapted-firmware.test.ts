@@ -33,6 +33,52 @@ for (const [result, fumo] of [
       },
     );
 
+test(
+  'a client that goes on to tell an earlier success is neither done too early nor forgotten',
+  limit,
+  async (t) => {
+    const { client, order, drop } = await firmwareRig(t);
+    behave(client);
+    client.result = 1;
+    client.uri = (value) => {
+      client.state = value === '' ? 0 : 2;
+      return Code.Changed;
+    };
+    let outcome = { state: 0, result: 1 };
+    let updated = 0;
+    client.update = () => {
+      client.state = 3;
+      updated = client.polls;
+      return Code.Changed;
+    };
+    client.polled = (count) => {
+      if (updated > 0 && count === updated + 4) Object.assign(client, outcome);
+    };
+    // Each request is lost at first.
+    const heard = new Set<string>();
+    const dropFirst = () => {
+      heard.clear();
+      drop((path) => path !== '5/0' && heard.size !== heard.add(`${path} ${client.asked.length}`).size);
+    };
+    dropFirst();
+    assert.equal(await order(), 200);
+    assert.deepEqual(client.asked, ['uri ', `uri ${url}`, 'update']);
+    client.result = 1;
+    outcome = { state: 2, result: 8 };
+    updated = 0;
+    assert.equal(await order(), 410, 'it has failed, whatever it said before');
+  },
+);
+
+test('a client whose State is no number has failed at once', limit, async (t) => {
+  const { client, clock, order } = await firmwareRig(t);
+  behave(client);
+  client.state = 1.5;
+  const begun = clock.now();
+  assert.equal(await order(), 410);
+  assert.ok(clock.now() - begun < 600_000);
+});
+
 test('an update that the client defers has not failed', limit, async (t) => {
   const { client, order } = await firmwareRig(t);
   behave(client, 11, 2);

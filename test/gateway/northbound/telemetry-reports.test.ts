@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Wall } from '../../../src/base/clock.ts';
 import { seededEntropy } from '../../../src/base/entropy.ts';
 import { openDatabase } from '../../../src/base/open-database.ts';
 import {
@@ -108,12 +109,39 @@ test('no report is larger than its bound, whatever comes', () => {
 
 test('a value that no report holds is dropped and counted', () => {
   const { clock, reports, value, session } = rig();
-  reports.add(order, [{ ...value(1), value: 'x'.repeat(9000) }, value(2)]);
+  const bad = ['x'.repeat(9000), Number.NaN, Number.POSITIVE_INFINITY, 2n ** 64n, -(2n ** 63n) - 1n];
+  for (const each of bad) reports.add(order, [{ ...value(1), value: each }]);
+  reports.add(order, [{ ...value(1), path: '/\u0000' }, value(2), { ...value(3), value: 2n ** 64n - 1n }]);
   clock.advance(minute);
   assert.deepEqual(
-    session().map(({ dropped, values }) => [dropped, values.length]),
-    [[1, 1]],
+    session().map(({ dropped, values }) => [dropped, values.map((each) => each.value)]),
+    [[bad.length + 1, [2, 2n ** 64n - 1n]]],
   );
+});
+
+test('values that came before the gateway had the time are as old as they are, however long their report waits', () => {
+  const { clock, reports, value, session } = rig();
+  const date = 1_790_000_000_000;
+  let ahead = 0;
+  clock.wall = () => (clock.now() + ahead) as Wall;
+  const ageOf = () => session().map(({ values }) => values.map(({ at }) => clock.wall() - at));
+  reports.add(order, [value(1)]);
+  clock.advance(minute);
+  clock.advance(120 * minute);
+  assert.deepEqual(ageOf(), [[121 * minute]], 'there is no time yet');
+  reports.add(order, [value(2)]);
+  clock.advance(minute);
+  clock.advance(30 * minute);
+  ahead = date;
+  assert.deepEqual(ageOf(), [[31 * minute]], 'the clock was set while the report waited');
+  ahead = 0;
+  reports.add(order, [value(3)]);
+  clock.advance(minute / 2);
+  ahead = date;
+  reports.add(order, [value(4)]);
+  clock.advance(minute / 2);
+  clock.advance(30 * minute);
+  assert.deepEqual(ageOf(), [[31 * minute, 30.5 * minute]], 'the clock was set while the values gathered');
 });
 
 test('at the bound the oldest goes, each value is counted once, and the next report says how many', () => {

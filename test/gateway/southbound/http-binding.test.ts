@@ -336,6 +336,9 @@ test(
       ?.value;
     assert.equal(address, `${gateway.httpUrl}/funambol/dm`);
     assert.equal((await ask(prove(secrets.factory(id)))).status, 401, 'a proof is good once');
+    challenge = await challenged();
+    const inXml = await ask(prove(secrets.factory(id)), `text/html, ${MediaType.Xml.toUpperCase()}`);
+    assert.match(inXml.headers.get('content-type') ?? '', /^application\/vnd\.syncml\.dm\+xml; /);
   },
 );
 

@@ -34,6 +34,15 @@ describe('observations of an LwM2M client', () => {
     assert.deepEqual(heard, [`${name} 192.0.2.7`]);
   });
 
+  test('tell the other values of a notification that has one of another type than the registry', async () => {
+    const { observer, register, notify, observations, values } = rig();
+    observer.wish(name, [wishOf(['/3303/0'])]);
+    await register();
+    const options = [uint(Option.Observe, 1), uint(Option.ContentFormat, ContentFormat.LwM2mTlv)];
+    notify(observations[0]!, {}, { options, payload: Buffer.from('e31644010203e415e13f800000', 'hex') });
+    assert.deepEqual(values(), ['w /3303/0/5700=1,2,3 /3303/0/5601=1']);
+  });
+
   test('stand when the client has confirmed them, and not while it is asked', async () => {
     const { observer, register, delays } = rig();
     const answer = Promise.withResolvers<void>();

@@ -62,9 +62,24 @@ for (const [what, lie, code] of [
   ['no block', ({ block: _, ...said }: Said) => said, 'malformed'],
 ] as const)
   test(`${what} in place of the next block is ${code}`, async (t) => {
-    const answering = get(t, (asked) => [asked.index === 2 ? lie(whole(asked)) : whole(asked)]);
+    const answering = get(t, (asked) => [asked.number === 1 ? lie(whole(asked)) : whole(asked)]);
     await assert.rejects(answering, { code });
   });
+
+test('a body that changes while it is fetched is fetched from its beginning', async (t) => {
+  const later = randomBytes(4000);
+  let version = 1;
+  const { payload } = await get(t, (asked) => {
+    if (asked.index === 3) version = 2;
+    return [
+      {
+        ...whole(asked),
+        ...(version === 2 && blockOf(later, asked.index === 4 ? { number: 0, exponent: 6 } : asked, 'v2')),
+      },
+    ];
+  });
+  assert.deepEqual(payload, later);
+});
 
 for (const [what, block] of [
   ['in the middle', { number: 1, more: true, exponent: 6 }],

@@ -309,11 +309,38 @@ describe('LwM2M content (core 1.1, section 7.4)', () => {
     ['a link of two octets', '84 16 42 00 01 02', [3, 0]],
     ['text that is not UTF-8', 'c1 00 ff', [3, 0]],
     ['an instance inside a resource', '03 00 c1 09 64', [3, 0, 9]],
+    ['an instance of a resource outside of one', '41 01 05', [3, 0]],
   ];
   for (const [name, octets, base] of wrong)
     test(`TLV: ${name} is malformed`, () => {
       assert.throws(() => decodeTlv(hex(octets), base, typeOf), failsWith('malformed'));
     });
+
+  test('what a client tells that does not fit its description is left as it came, and costs no other value', () => {
+    const good = 'c1 01 41';
+    for (const [name, octets, base] of wrong) {
+      const read = () => decodeContent(ContentFormat.LwM2mTlv, hex(`${good} ${octets}`), base, true);
+      // The structure is wrong.
+      if (/head|truncated|instance/.test(name)) assert.throws(read, failsWith('malformed'), name);
+      else {
+        const [first, second] = read();
+        assert.deepEqual([first?.path[2], second?.value instanceof Uint8Array], [1, true], name);
+      }
+    }
+    for (const [path, text] of [
+      ['/3303/0/5700', 'warm'],
+      ['/3/0/9', '75 %'],
+      ['/3/0/4', 'x'],
+    ] as const) {
+      const read = decodeContent(ContentFormat.TextPlain, Buffer.from(text), parsePath(path), true);
+      assert.deepEqual(read, [{ path: parsePath(path), value: text }]);
+    }
+  });
+
+  test('text and octets have numbers in the drafts of LwM2M 1.0 too', () => {
+    assert.equal(decodeContent(1541, Buffer.from('75'), [3, 0, 9])[0]?.value, 75);
+    assert.deepEqual(decodeContent(1544, Buffer.of(1), [5, 0, 0])[0]?.value, Buffer.of(1));
+  });
 
   test('a body of too many resources is refused', () => {
     const many = Buffer.concat(Array.from({ length: tlvLimits.entries + 1 }, () => hex('c1 09 64')));

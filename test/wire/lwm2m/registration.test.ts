@@ -33,6 +33,38 @@ describe('the registration of an LwM2M client (core 1.1, section 6.2.1)', () => 
     assert.equal(early.binding, 'UQ');
   });
 
+  test('has the version 1.0 when it names none, and may write it in quotes or with its patch', () => {
+    for (const [given, version] of [
+      [[], '1.0'],
+      [['lwm2m="1.0"'], '1.0'],
+      [['lwm2m=1.0.2'], '1.0'],
+      [['lwm2m=1.1.1'], '1.1'],
+      [['lwm2m="1.2"'], '1.2'],
+    ] as const)
+      assert.equal(readRegistration(['ep=a', ...given], Buffer.of()).version, version);
+    for (const wrong of ['', '1', '1.3', '2.0', '11.0', '1.0.', '1.0.1.1', 'v1.0'])
+      assert.throws(
+        () => readRegistration(['ep=a', `lwm2m=${wrong}`], Buffer.of()),
+        failsWith('unsupportedVersion'),
+        wrong,
+      );
+  });
+
+  test('has its objects also where the list ends in commas or a NUL, and without links that are no objects', () => {
+    for (const end of [',', ' , ', ',\r\n', '\0', ',\0'])
+      assert.deepEqual(readObjects(Buffer.from(`</1/0>,</3/0>${end}`)).paths, [
+        [1, 0],
+        [3, 0],
+      ]);
+    const odd = '</65535/0>,</3/65535>,</100000>,</3/0/1>,</x>,</3/0>,</1/0>;ver="1.1";x';
+    assert.deepEqual(readObjects(Buffer.from(odd)).paths, [
+      [3, 0],
+      [1, 0],
+    ]);
+    for (const wrong of ['</1/0>,,</3/0>', '</1/0>\0</3/0>', ',</1/0>'])
+      assert.throws(() => readObjects(Buffer.from(wrong)), failsWith('malformed'), wrong);
+  });
+
   test('has any lifetime of 32 bits; 0 is for ever', () => {
     for (const lifetime of [0, 1, 31_536_001, 0xffffffff])
       assert.equal(readRegistration(['ep=a', 'lwm2m=1.1', `lt=${lifetime}`], Buffer.of()).lifetime, lifetime);
@@ -61,7 +93,6 @@ describe('the registration of an LwM2M client (core 1.1, section 6.2.1)', () => 
 
   const wrong: readonly [string, string[], string, string][] = [
     ['no name', ['lwm2m=1.1'], '', 'malformed'],
-    ['no version', ['ep=a'], '', 'malformed'],
     ['an unknown version', ['ep=a', 'lwm2m=2.0'], '', 'unsupportedVersion'],
     ['a lifetime that is too long', ['ep=a', 'lwm2m=1.1', 'lt=99999999999'], '', 'malformed'],
     ['a payload that is not link format', ['ep=a', 'lwm2m=1.1'], '<', 'malformed'],

@@ -111,6 +111,17 @@ for (const { name, format, write } of both) {
         assert.throws(() => read(pack), failsWith('malformed'));
       });
 
+    test('a float that is no number costs no other value', { skip: name === 'JSON' }, () => {
+      const values = read([
+        { bn: '/3303/0/', n: '5700', v: Number.NaN },
+        { n: '5601', v: 1 },
+      ]);
+      assert.deepEqual(
+        values.map(({ value }) => value),
+        [Number.NaN, 1],
+      );
+    });
+
     test('a version up to 10 and unknown fields are read past', () => {
       assert.equal(read([{ bver: 10, n: '/3/0/9', v: 1, other: 2 }])[0]?.value, 1);
     });
@@ -138,6 +149,25 @@ for (const { name, format, write } of both) {
     });
   });
 }
+
+test('the JSON of LwM2M 1.0 has base time and times too', () => {
+  const read = (body: object) =>
+    resolved(decodeContent(ContentFormat.LwM2mJson, Buffer.from(JSON.stringify(body)), [3303, 0, 5700])).map(
+      ([, value, at]) => [value, at],
+    );
+  const shift = 1_700_000_000_000 - now;
+  const e = [{ v: 1 }, { v: 2, t: -5 }];
+  assert.deepEqual(read({ bt: 1_700_000_000, e }), [
+    [1, shift],
+    [2, shift - 5000],
+  ]);
+  assert.deepEqual(read({ e }), [
+    [1, 0],
+    [2, -5000],
+  ]);
+  for (const wrong of [{ bt: 'now', e }, { e: [{ v: 1, t: 1e12 }] }])
+    assert.throws(() => read(wrong), failsWith('malformed'));
+});
 
 test('a list of paths is read as it was written', () => {
   const paths = ['/3303/0/5700', '/3', '/1/0', '/3/0/6/1'].map(parsePath);

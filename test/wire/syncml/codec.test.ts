@@ -200,6 +200,22 @@ test('prefixes, comments, white space, unknown elements and XML in Data are read
 });
 
 // conforms: REP-15
+test('codes and credentials of an indented message are read, and a value keeps its white space', () => {
+  const coded = Buffer.from(
+    String(xmlOf('<Alert><CmdID>1</CmdID><Data>\n  1201\n</Data></Alert><Final/>')).replace(
+      '</SyncHdr>',
+      '<Cred><Meta><Type>syncml:auth-basic</Type></Meta><Data>\n  QTpi\n</Data></Cred></SyncHdr>',
+    ),
+  );
+  const { header, commands } = decodeDocument(coded, MediaType.Xml);
+  assert.equal(header.cred?.data, 'QTpi');
+  assert.equal(commands[0]?.name === 'Alert' && commands[0].data, 1201);
+  const value = xmlOf('<Add><CmdID>1</CmdID><Item><Data> v\n</Data></Item></Add><Final/>');
+  const [add] = decodeDocument(value, MediaType.Xml).commands;
+  assert.equal(add?.name === 'Add' && add.items[0]?.data, ' v\n');
+});
+
+// conforms: REP-15
 test('CDATA is text, as it stands', () => {
   const coded = xmlOf('<Add><CmdID>1</CmdID><Item><Data>a <![CDATA[<b> & c]]> d</Data></Item></Add><Final/>');
   const [command] = decodeDocument(coded, MediaType.Xml).commands;
