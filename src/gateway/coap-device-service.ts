@@ -105,13 +105,17 @@ export class CoapDeviceService implements AsyncDisposable, DeviceListener {
     const record = inventory.get(deviceId);
     if (record && record.protocol !== 'CoAP')
       throw new PosternError('conflict', `${deviceId} is attached as a device of ${record.protocol}`);
-    const resources = await this.#adapter.resources(deviceId, this.#devices.signal);
+    const uri = this.#uris.get(deviceId) ?? '';
+    const { signal } = this.#devices;
+    const resources = await this.#adapter.resources(deviceId, signal).catch((cause: PosternError) => {
+      throw new PosternError(cause.code, `${deviceId} at ${uri}: ${cause.message}`, { cause });
+    });
     associations.attach({
       deviceId,
       mode: GatewayMode.Adaptation,
       origin: 'manual',
       protocol: 'CoAP',
-      address: this.#uris.get(deviceId) ?? '',
+      address: uri,
       isGateway: false,
       objects: resources.map((path) => `/${path}`).join(' '),
     });

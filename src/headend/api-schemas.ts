@@ -1,6 +1,10 @@
 import * as v from 'valibot';
 
-const uri = v.pipe(v.string(), v.startsWith('./'), v.description('Node of the management tree'));
+const uri = v.pipe(
+  v.string(),
+  v.startsWith('./', 'a node such as ./DevInfo/Mod or ./3/0/9'),
+  v.description('Node of the management tree'),
+);
 const id = v.pipe(
   v.string(),
   v.minLength(1, 'an ID of 1 to 200 characters'),
@@ -223,7 +227,15 @@ export const pageQuery = v.strictObject({
 /** Query of the history of a path. */
 export const historyQuery = v.strictObject({
   ...pageQuery.entries,
-  path: v.pipe(v.string(), v.minLength(1), v.description('Path on the device, such as /3303/0/5700')),
+  path: v.pipe(
+    v.string(),
+    v.minLength(1),
+    // An order says 3303/0/5700 or ./Sensor/Temp, and a report /3303/0/5700: all of them are the same path.
+    v.transform((path) => `/${path.replace(/^\.?\//, '')}`),
+    v.description(
+      'Path on the device, as in an order or in an answer: 3303/0/5700, ./Sensor/Temp, /3303/0/5700',
+    ),
+  ),
   from: instant('Values of this time and later, ISO 8601'),
   to: instant('Values of this time and earlier, ISO 8601'),
 });

@@ -96,6 +96,12 @@ test(
         400,
         /operations\[0\]\.name: expected/,
       ],
+      [
+        `/devices/${id}/sessions`,
+        { operations: [{ name: 'Get', uri: '3/0/9' }] },
+        400,
+        /operations\[0\]\.uri: expected a node such as .*, found "3\/0\/9"/,
+      ],
       [`/devices/${id}/sessions`, { operations: [] }, 400, /operations/],
       [`/devices/${id}/sessions`, 'x'.repeat(1_600_000), 413, /more than/],
       ['/nothing', undefined, 404, /GET \/devices/],

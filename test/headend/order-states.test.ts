@@ -292,6 +292,10 @@ describe('the state of an order', limit, () => {
     assert.equal((await ask('GET', `/devices/${id}/values`)).body.length, 1);
     const history = `/devices/${id}/values/history?path=/DevInfo/Man&from=2020-01-01T00:00:00Z`;
     assert.equal((await ask('GET', history)).body.length, 1);
+    for (const path of ['./DevInfo/Man', 'DevInfo/Man']) {
+      const { body } = await ask('GET', history.replace('/DevInfo/Man', path));
+      assert.equal(body.length, 1, `${path}: as the observation was ordered`);
+    }
     assert.equal((await ask('GET', `${history}&to=2020-01-02T00:00:00Z`)).body.length, 0);
     assert.equal((await ask('DELETE', `${observations}/o`)).body.removed, 'o');
     await enrolByApi();

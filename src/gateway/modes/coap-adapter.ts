@@ -127,7 +127,8 @@ export class CoapAdapter implements Adapter {
     if (root !== 'Coap' || more.length > 0) throw new DmError(DmStatus.NotFound, `${uri} is not there`);
     if (name === undefined) return interior(uri, (await this.resources(deviceId, signal)).map(escapeName));
     const { options, payload } = await this.#ask(deviceId, Code.GET, segmentsOf(name), {}, signal);
-    const type = textTypes.get(uintOption(options, Option.ContentFormat));
+    // Many devices name no format. Their text is told from octets by what it is.
+    const type = textTypes.get(uintOption(options, Option.ContentFormat) ?? ContentFormat.TextPlain);
     const text = Buffer.from(payload).toString();
     const isText = type !== undefined && fitsXml(text) && Buffer.from(text).equals(payload);
     return isText ? { uri, format: 'chr', type, data: text } : { uri, format: 'bin', data: payload };
