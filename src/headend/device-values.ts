@@ -2,7 +2,10 @@ import type { Database } from '../base/database.ts';
 import { keepNumbersLow, type ReadableTable, readRows } from '../base/rows.ts';
 import type { DeviceValue, TelemetryValue } from '../mo/telemetry-report.ts';
 
-/** Rows of each table. When one is full, the oldest values of the gateway with the most rows go first. */
+/**
+ * Rows of each table. When one is full, the oldest values of the gateway with the most rows go first; of those, the oldest of a device
+ * that has more than half of them.
+ */
 export const valueRows = { latest: 100_000, history: 100_000 } as const;
 /** Part of the rows that stays when a table is full. The rest goes at once, because the gateways are counted each time. */
 const kept = 31 / 32;
@@ -124,9 +127,6 @@ export class DeviceValues {
     const counts = new Map(found.map(({ gateway, n }) => [String(gateway), Number(n)]));
     let sum = [...counts.values()].reduce((one, other) => one + other, 0);
     if (sum <= limit) return sum;
-    const remove = this.#database.prepare(
-      `DELETE FROM ${table} WHERE number IN (SELECT number FROM ${table} WHERE gateway = ? ORDER BY received LIMIT ?)`,
-    );
     const rest = Math.floor(limit * kept);
     while (sum > rest) {
       const [[most, count], [, next] = ['', 0]] = [...counts].toSorted(([, a], [, b]) => b - a) as [
@@ -134,11 +134,28 @@ export class DeviceValues {
         [string, number]?,
       ];
       const surplus = Math.min(sum - rest, Math.max(count - next, Math.ceil(count / 32)));
-      remove.run(most, surplus);
+      this.#remove(table, most, count, surplus);
       counts.set(most, count - surplus);
       sum -= surplus;
     }
     return sum;
+  }
+
+  /** Removes so many values of a gateway that has `count`. */
+  #remove(table: string, gateway: string, count: number, surplus: number): void {
+    const top = `SELECT device, count(*) AS n FROM ${table} WHERE gateway = ? GROUP BY device ORDER BY n DESC LIMIT 1`;
+    const [heaviest] = this.#database.prepare(top).all(gateway);
+    // So many less, and it has half of what is left.
+    const excess = Math.max(0, 2 * Number(heaviest?.n ?? 0) - count);
+    const ofHeaviest = Math.min(surplus, excess);
+    const remove = (where: string, ...values: (string | number)[]) =>
+      this.#database
+        .prepare(
+          `DELETE FROM ${table} WHERE number IN (SELECT number FROM ${table} WHERE ${where} ORDER BY received LIMIT ?)`,
+        )
+        .run(...values);
+    if (ofHeaviest > 0) remove('gateway = ? AND device = ?', gateway, String(heaviest?.device), ofHeaviest);
+    if (surplus > ofHeaviest) remove('gateway = ?', gateway, surplus - ofHeaviest);
   }
 }
 

@@ -238,3 +238,19 @@ test('both tables are bounded, and a gateway with many values displaces its own'
   // The oldest have gone.
   assert.equal(values.history('l', '/0', { limit: 1 }).length, 0);
 });
+
+test('a device with more than half of the values of its gateway gives way to the others', () => {
+  const database = openDatabase(':memory:', headendSchema);
+  const values = new DeviceValues(database);
+  const of = (device: string, n: number) =>
+    Array.from({ length: 1000 }, (_, at) => ({ device, path: `/${n * 1000 + at}`, value: at, at: 0 }));
+  database.transaction(() => {
+    for (let n = 0; n < 10; n++) values.add('gw', of('quiet', n), 1);
+    for (let n = 0; n < valueRows.history / 1000; n++) values.add('gw', of('loud', n), 2 + n);
+  });
+  for (const table of ['value_history', 'latest_value']) {
+    const left = database.prepare(`SELECT count(*) AS n FROM ${table} WHERE device = ?`);
+    assert.equal(left.get('quiet')?.n, 10_000);
+    assert.ok(Number(left.get('loud')?.n) > 80_000);
+  }
+});

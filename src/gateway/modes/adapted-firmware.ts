@@ -146,7 +146,7 @@ export class AdaptedFirmware {
     for (const device of awaited) {
       if (this.#running.has(device) || !clientOf(device)) continue;
       events.emit('adaptation.update-failed', { device, reason: 'the gateway has lost the order' });
-      void this.#end(device, undefined, FumoResult.Failed);
+      void background(events, 'lwm2m-update', () => this.#end(device, undefined, FumoResult.Failed));
     }
   }
 
@@ -249,23 +249,24 @@ export class AdaptedFirmware {
     const { deviceId, operation, url } = update;
     let { stage } = update;
     let isInstalling = false;
+    let said: Said | undefined;
     if (isResumed) {
-      const said = await this.#patiently(deviceId, (client) => this.#poll(client));
+      said = await this.#patiently(deviceId, (client) => this.#poll(client));
       const isBlank = said.state === FirmwareState.Idle && said.result === FirmwareResult.None;
       if (isBlank && stage === 'downloaded')
         throw new FumoRefusal(FumoResult.Failed, `${deviceId} tells nothing of its update any more`);
       // It has lost what it was given. It gets that again.
       if (isBlank) stage = 'ordered';
       // Nothing else follows an Execute than another state, or a result.
-      isInstalling = stage === 'downloaded' && !isUninstalled(said);
+      isInstalling = stage === 'downloaded' && !isUninstalled(said) && !(isDownloaded(said) && isStale(said));
     }
-    const isDelivered = url !== undefined && stage !== 'downloaded';
-    let said = isDelivered ? await this.#deliver(update, url, stage === 'given') : undefined;
+    if (url !== undefined && stage !== 'downloaded')
+      said = await this.#deliver(update, url, stage === 'given');
     if (operation === 'Download') return;
     // What the client says from now on is of this operation. A client without a package refuses to install.
-    if (!isInstalling) said ??= await this.#patiently(deviceId, (client) => this.#poll(client));
-    if (said && isDownloaded(said)) await this.#reach(update, 'downloaded');
-    await this.#install(deviceId, isInstalling, said?.result === FirmwareResult.Success);
+    said ??= await this.#patiently(deviceId, (client) => this.#poll(client));
+    if (!isInstalling && isDownloaded(said)) await this.#reach(update, 'downloaded');
+    await this.#install(deviceId, isInstalling, isStale(said));
   }
 
   /** Resolves when the stage is durable. The client is not asked for anything further before. */
@@ -462,6 +463,9 @@ function numberIn(path: Path, value: Value): number {
 }
 
 const isDownloaded = ({ state }: Said): boolean => state === FirmwareState.Downloaded;
+/** Whether a client tells of a success that is not that of the package which it has. */
+const isStale = ({ state, result }: Said): boolean =>
+  result === FirmwareResult.Success && state !== FirmwareState.Idle;
 /** Whether a client has a package, and has not heard that it should install it. */
 const isUninstalled = ({ state, result }: Said): boolean =>
   state === FirmwareState.Downloaded && result === FirmwareResult.None;

@@ -1,4 +1,5 @@
 import { failed, guarded } from '../../base/background.ts';
+import { BoundedMap } from '../../base/bounded-map.ts';
 import { type Clock, type Monotonic, plus, type Timer } from '../../base/clock.ts';
 import type { Entropy } from '../../base/entropy.ts';
 import { asPosternError } from '../../base/errors.ts';
@@ -28,6 +29,11 @@ export const reportLimits = {
   values: valueLimits.report,
   waiting: 4096,
 } as const;
+/**
+ * Part of a report that one device may fill. One that sends more has reports of its own for a time, in milliseconds. Devices that are
+ * remembered for that.
+ */
+const talkative = { part: 1 / 4, time: 600_000, remembered: 256 } as const;
 /** Milliseconds for which a report waits at least, and half of those at most, before it is written to the disk. */
 const writeAfter = 60_000;
 /** Milliseconds for which the times of a report are true that are relative to when it was made. */
@@ -60,9 +66,10 @@ export interface Reporting {
 }
 
 /** Values for one server that are in no report yet. */
-interface Gathering {
+interface Gathering extends Lane {
   readonly values: DeviceValue[];
-  readonly devices: Set<string>;
+  /** Octets of values, by device. */
+  readonly devices: Map<string, number>;
   readonly counts: Map<string, number>;
   bytes: number;
   /** What the wall clock was ahead of the other one when the first value came. */
@@ -71,8 +78,14 @@ interface Gathering {
   timer: Timer;
 }
 
+/** Whose values stand in a report: for one server, of one talkative device, or of all others. */
+interface Lane {
+  readonly server: string;
+  readonly talkative?: string | undefined;
+}
+
 /** A report that no server has confirmed. */
-interface Report extends Omit<StoredReport, 'number'> {
+interface Report extends Omit<StoredReport, 'number'>, Lane {
   /** Number of its row; undefined while it is in memory alone. */
   number?: number;
   /** When it was made. */
@@ -91,7 +104,8 @@ interface Later {
 /**
  * Reports of values for DM servers. Values gather until their report is due, full, or has enough of them. Reports wait in memory, and
  * on the disk when they have waited for a minute: an uplink that is up costs no write. Their octets are bounded. Beyond the
- * bound, the oldest of the server that has most goes, and its values are counted; the next report says how many.
+ * bound, the oldest of the server that has most goes, and its values are counted; the next report says how many. A device that sends
+ * more than others counts as a server of its own there, so it does not displace their values. A restart forgets which did.
  *
  * The numbers of reports begin anew in each run of the gateway, and so does their epoch. A report that is sent twice has the same
  * number in the same epoch, after a restart too.
@@ -99,7 +113,10 @@ interface Later {
 export class TelemetryReports {
   readonly #parts: TelemetryReportsParts;
   readonly #epoch: string;
+  /** By lane. */
   readonly #gathering = new Map<string, Gathering>();
+  /** Until when a device is talkative, by lane. */
+  readonly #talkative = new BoundedMap<string, Monotonic>(talkative.remembered);
   /** The oldest first. */
   #reports: Report[];
   #bytes = 0;
@@ -147,33 +164,45 @@ export class TelemetryReports {
       }
       const size = sizeOfValue(value);
       const isNew = (to: Gathering) => !to.devices.has(value.device);
-      let to = this.#gathering.get(server);
+      const of = this.#laneFor(server, value.device, size);
+      const lane = keyOf(of);
+      let to = this.#gathering.get(lane);
       if (to && to.bytes + size + (isNew(to) ? sizeOfDevice(value.device) : 0) > reportLimits.bytes) {
-        this.#close(server);
+        this.#close(lane);
         to = undefined;
       }
       const due = plus(clock.now(), period * 1000);
       if (!to || due < to.due) {
-        const close = guarded(events, 'telemetry', () => this.#close(server));
+        const close = guarded(events, 'telemetry', () => this.#close(lane));
         to?.timer.cancel();
         const fresh = {
+          ...of,
           values: [],
-          devices: new Set<string>(),
+          devices: new Map<string, number>(),
           counts: new Map(),
           bytes: reportOverhead,
           skew: this.#skew,
         };
         to = { ...(to ?? fresh), due, timer: clock.after(period * 1000, close) };
-        this.#gathering.set(server, to);
+        this.#gathering.set(lane, to);
       }
       if (isNew(to)) to.bytes += sizeOfDevice(value.device);
       to.bytes += size;
-      to.devices.add(value.device);
+      to.devices.set(value.device, (to.devices.get(value.device) ?? 0) + size);
       to.values.push(value);
       const ofOrder = (to.counts.get(name) ?? 0) + 1;
       to.counts.set(name, ofOrder);
-      if (ofOrder === count || to.values.length === reportLimits.values) this.#close(server);
+      if (ofOrder === count || to.values.length === reportLimits.values) this.#close(lane);
     }
+  }
+
+  #laneFor(server: string, device: string, size: number): Lane {
+    const own = { server, talkative: device };
+    const now = this.#parts.clock.now();
+    const shared = (this.#gathering.get(server)?.devices.get(device) ?? 0) + size;
+    if (shared > reportLimits.bytes * talkative.part)
+      this.#talkative.set(keyOf(own), plus(now, talkative.time));
+    return (this.#talkative.get(keyOf(own)) ?? now) > now ? own : { server };
   }
 
   /** ServerIDs of the servers that get a report now. */
@@ -222,13 +251,17 @@ export class TelemetryReports {
 
   /** Drops what is for servers that have no account any more. */
   endOf(isGone: (server: string) => boolean): void {
-    const servers = new Set([...this.#gathering.keys(), ...this.#reports.map(({ server }) => server)]);
+    const all = [...this.#gathering.values(), ...this.#reports];
+    const servers = new Set(all.map(({ server }) => server));
     for (const server of servers) if (isGone(server)) this.#forget(server);
   }
 
   #forget(server: string): void {
-    this.#gathering.get(server)?.timer.cancel();
-    this.#gathering.delete(server);
+    for (const [lane, gathering] of this.#gathering) {
+      if (gathering.server !== server) continue;
+      gathering.timer.cancel();
+      this.#gathering.delete(lane);
+    }
     this.#lost.delete(server);
     this.#toldOfDrops.delete(server);
     this.#recovered(server);
@@ -246,10 +279,11 @@ export class TelemetryReports {
     this.#timer?.cancel();
   }
 
-  #close(server: string): void {
-    const { values = [], timer, skew = 0 } = this.#gathering.get(server) ?? {};
+  /** @param lane of values, or a server for which values were lost */
+  #close(lane: string): void {
+    const { server = lane, talkative, values = [], timer, skew = 0 } = this.#gathering.get(lane) ?? {};
     timer?.cancel();
-    this.#gathering.delete(server);
+    this.#gathering.delete(lane);
     const dropped = this.#lost.get(server) ?? 0;
     if (values.length + dropped === 0) return;
     this.#lost.delete(server);
@@ -261,7 +295,7 @@ export class TelemetryReports {
       : values;
     const body = encodeReport({ ...number, dropped, values: dated }, now);
     const since = this.#parts.clock.now();
-    this.#reports.push({ server, counted: values.length, dropped, body, since, refusals: 0 });
+    this.#reports.push({ server, talkative, counted: values.length, dropped, body, since, refusals: 0 });
     this.#bytes += body.length;
     this.#makeRoom();
     this.#writeSoon();
@@ -277,9 +311,12 @@ export class TelemetryReports {
     while (this.#bytes > this.#parts.limit || this.#reports.length > reportLimits.waiting) {
       const bytes = new Map<string, number>();
       const idle = this.#reports.filter((report) => !this.#sending.has(report));
-      for (const { server, body } of idle) bytes.set(server, (bytes.get(server) ?? 0) + body.length);
+      for (const report of idle) {
+        const lane = keyOf(report);
+        bytes.set(lane, (bytes.get(lane) ?? 0) + report.body.length);
+      }
       const most = Math.max(...bytes.values());
-      const oldest = idle.find(({ server }) => bytes.get(server) === most);
+      const oldest = idle.find((report) => bytes.get(keyOf(report)) === most);
       // All are under way.
       if (!oldest) return;
       this.#drop(oldest);
@@ -368,3 +405,7 @@ export class TelemetryReports {
     }
   }
 }
+
+/** A ServerID has no NUL. */
+const keyOf = ({ server, talkative: device }: Lane): string =>
+  device === undefined ? server : `${server}\0${device}`;

@@ -67,6 +67,17 @@ const cases: readonly [
   ['and it puts its installation off', 2, 3, ({ asked }) => asked.length > 1, [2, 11], both, 200],
   // The Execute got lost.
   ['and it was not told to install', 2, 3, ({ asked }) => asked.length > 1, [2, 0], [...both, 'update'], 200],
+  // It tells of an earlier success as well, and has not ended this one.
+  ['and it installs, with an earlier success', 2, 3, ({ asked }) => asked.length > 1, [3, 1], both, 200],
+  [
+    'and it was not told to install, with an earlier success',
+    2,
+    3,
+    ({ asked }) => asked.length > 1,
+    [2, 1],
+    [...both, 'update'],
+    200,
+  ],
   ['and it tells nothing of its update any more', 2, 3, ({ asked }) => asked.length > 1, [0, 0], both, 410],
 ];
 

@@ -178,6 +178,27 @@ test('the server with the most gives way: one that is away takes no room from th
   assert.deepEqual(numbersIn(session('quiet')), [1]);
 });
 
+test('a device that sends more than others displaces its own values, and not theirs', () => {
+  const { clock, reports, value, session } = rig({ limit: 64 * 1024 });
+  const others = Array.from({ length: 10 }, (_, n) => `e${n}`);
+  const flood = Array.from({ length: 20 }, () => ({ ...value(0), value: 'x'.repeat(1000) }));
+  for (let round = 0; round < 60; round++) {
+    reports.add(
+      order,
+      others.map((device) => value(round, device)),
+    );
+    reports.add(order, flood);
+    clock.advance(minute);
+  }
+  const read = [];
+  for (let some = session(); some.length > 0; some = session()) read.push(...some);
+  const values = read.flatMap((report) => report.values);
+  for (const device of others)
+    assert.equal(values.filter((each) => each.device === device).length, 60, device);
+  assert.ok(reports.dropped > 1000);
+  assert.ok(values.length > 610, 'and it has the rest of the room');
+});
+
 test('a report that was delivered was never written; one that waits for a minute is', () => {
   const { clock, reports, value, session, rows, database } = rig();
   for (let n = 0; n < 5; n++) {
