@@ -1,8 +1,11 @@
+import { background } from '../base/background.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
+import { FumoResult } from '../mo/fumo.ts';
 import type { Remote } from '../wire/coap/message.ts';
 import type { Resource } from '../wire/coap/router.ts';
+import { ObjectId } from '../wire/lwm2m/objects.ts';
 import type { GatewayConfig } from './config.ts';
 import type { DeviceListener, DeviceSignals } from './device-signals.ts';
 import type { LiveSettings } from './live-settings.ts';
@@ -22,6 +25,7 @@ import { LwM2mObserver } from './southbound/lwm2m-observer.ts';
 import { LwM2mReporting } from './southbound/lwm2m-reporting.ts';
 import type { Observer } from './southbound/observer.ts';
 import { type Finding, lifetimeOf, missing } from './southbound/presence.ts';
+import { describe } from './southbound/registration-proof.ts';
 import { RegistrationServer } from './southbound/registration-server.ts';
 import { sendResource } from './southbound/send-resource.ts';
 import type { GatewayState } from './state.ts';
@@ -66,6 +70,8 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
   readonly #bootstrapServer: LwM2mBootstrapServer;
   readonly #mode: AdaptationMode;
   readonly #identity: ClientIdentity;
+  readonly #calls: LwM2mCalls;
+  readonly #stop = new AbortController();
   readonly #observer: LwM2mObserver;
   readonly #send: Resource;
 
@@ -101,6 +107,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       clock,
     });
     const guarded = new LwM2mCalls(call, this.#identity, partyOf);
+    this.#calls = guarded;
     const reporting = new LwM2mReporting(guarded);
     const values: Observer['values'] = (...sent) => signals.valued(...sent);
     const heard = (deviceId: string, from: PeerAddress) => signals.heard(deviceId, from);
@@ -119,7 +126,11 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       lastHeard: (deviceId) => arrivals.lastOf(deviceId),
       isThere: (...args) => this.#identity.isThere(...args),
       calls: guarded,
-      updated: (...args) => signals.updateEnded(...args),
+      updated: (deviceId, correlator, result) => {
+        signals.updateEnded(deviceId, correlator, result);
+        if (result === FumoResult.Ok)
+          void background(events, 'lwm2m-update', () => this.#describeAnew(deviceId), this.#stop.signal);
+      },
       imageAt: parts.imageAt,
       httpUriOf: parts.httpUriOf,
       updates: parts.updates,
@@ -193,7 +204,27 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
     this.#mode.resume(awaited);
   }
 
+  /** Reads what a client says of itself after an update. One that does not reboot does not register anew. */
+  async #describeAnew(deviceId: string): Promise<void> {
+    const { registrations, inventory, associations } = this.#parts;
+    const client = clientOf(registrations, inventory, deviceId);
+    if (!client) return;
+    const device = await this.#calls
+      .read(client, [ObjectId.Device, 0], this.#stop.signal)
+      .catch(() => undefined);
+    const record = inventory.get(deviceId);
+    if (
+      !device ||
+      !record ||
+      this.#stop.signal.aborted ||
+      clientOf(registrations, inventory, deviceId) !== client
+    )
+      return;
+    associations.attach({ ...record, ...describe(device) });
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
     await using stack = new AsyncDisposableStack();
     stack.use(this.#observer);
     stack.use(this.#mode);

@@ -11,6 +11,7 @@ import { encodeContent } from '../../src/wire/lwm2m/content.ts';
 import { EnablerPeer } from '../conformance/enabler-client.ts';
 import { LeapClock } from '../leap-clock.ts';
 import { startAedes } from '../peers/brokers.ts';
+import { turn } from '../wire/coap/wire.ts';
 import { Site } from './site.ts';
 
 const limit = { timeout: 60_000 };
@@ -79,16 +80,19 @@ async function updating(t: TestContext) {
     peer,
     state,
     /** Orders the update, and resolves when this has been asked. The device has accepted the order by then. */
-    order: async (reached: string, answers: typeof asked) => {
+    order: async (reached: string, answers: typeof asked, name = 'update') => {
       asked = answers;
       const { correlator } = await headend.fanOut('gw-1', {
-        name: 'update',
+        name,
         command,
         targets: { devices: [id] },
         returnFormat: 0,
       });
       await client.until(reached);
       return correlator;
+    },
+    get gateway() {
+      return gateway;
     },
     stop: async () => await gateway[Symbol.asyncDispose](),
     start: async (answers: typeof asked) => {
@@ -208,6 +212,38 @@ for (const [name, state, result, expected] of [
       assert.equal(rig.site.gatewayEvents.count('adaptation.update-resumed'), 1);
     },
   );
+
+test(
+  'the inventory has the firmware of a client that stays registered after its update; not that of one that failed',
+  limit,
+  async (t) => {
+    const rig = await updating(t);
+    const shown = () => rig.gateway.devices().map(({ firmware, state }) => [firmware, state]);
+    assert.deepEqual(shown(), [['1.0', 'attached']]);
+    for (const [result, version] of [
+      [8, '1.0'],
+      [1, '2.0'],
+    ] as const) {
+      rig.client.heard.length = 0;
+      Object.assign(rig.firmware, { state: 0, result: 0 });
+      const correlator = await rig.order(
+        execute,
+        (what) => {
+          if (what === uri) rig.firmware.state = 2;
+          if (what === execute) {
+            Object.assign(rig.firmware, { state: 0, result });
+            rig.client.values.set('/3/0/3', `${result + 1}.0`);
+          }
+          return undefined;
+        },
+        `to-${version}-${result}`,
+      );
+      await rig.ended(correlator);
+      while (shown()[0]?.[0] !== version) await turn();
+    }
+    assert.equal(rig.site.gatewayEvents.count('device.attached'), 1);
+  },
+);
 
 test(
   'an order of which the state holds nothing any more ends at the start, with the reason in the log',

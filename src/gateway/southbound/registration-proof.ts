@@ -188,7 +188,8 @@ const remoteOf = ({ address, port }: Registration): Remote => ({
   key: remoteKey(address, port),
 });
 
-function describe(
+/** What the object Device of a client says, as the inventory has it. */
+export function describe(
   device: readonly Entry[],
 ): Readonly<Partial<Record<(typeof described)[keyof typeof described], string>>> {
   return Object.fromEntries(
