@@ -213,13 +213,7 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       .read(client, [ObjectId.Device, 0], this.#stop.signal)
       .catch(() => undefined);
     const record = inventory.get(deviceId);
-    if (
-      !device ||
-      !record ||
-      this.#stop.signal.aborted ||
-      clientOf(registrations, inventory, deviceId) !== client
-    )
-      return;
+    if (!device || !record || this.#stop.signal.aborted || !isAdapted(inventory, deviceId, 'LwM2M')) return;
     associations.attach({ ...record, ...describe(device) });
   }
 
