@@ -100,7 +100,7 @@ test('what is said of an alert about the certificate, of which Node tells only i
   );
 });
 
-test('a key of another certificate: the message names the files, be they of the claim or not', () => {
+test('a key of another certificate: the message names the files, and the key of the configuration', () => {
   const section = {
     url: 'mqtts://b',
     protocol: 'auto',
@@ -110,6 +110,6 @@ test('a key of another certificate: the message names the files, be they of the 
   const none = { username: undefined, password: undefined, keepalive: undefined, ca: undefined };
   assert.throws(() => demandUsable(mqttSettings({ ...section, ...none, 'max-packet': undefined })), {
     code: 'configuration',
-    message: `${made['gw-1'].cert}, ${made.stranger.key}: TLS cannot use them: key values mismatch`,
+    message: `mqtt.key: ${made.stranger.key} is not the key of the certificate ${made['gw-1'].cert}`,
   });
 });
