@@ -2,7 +2,6 @@ import { background } from '../base/background.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Entropy } from '../base/entropy.ts';
 import type { Events } from '../base/events.ts';
-import { FumoResult } from '../mo/fumo.ts';
 import type { Remote } from '../wire/coap/message.ts';
 import type { Resource } from '../wire/coap/router.ts';
 import { ObjectId } from '../wire/lwm2m/objects.ts';
@@ -126,11 +125,9 @@ export class Lwm2mService implements AsyncDisposable, DeviceListener {
       lastHeard: (deviceId) => arrivals.lastOf(deviceId),
       isThere: (...args) => this.#identity.isThere(...args),
       calls: guarded,
-      updated: (deviceId, correlator, result) => {
-        signals.updateEnded(deviceId, correlator, result);
-        if (result === FumoResult.Ok)
-          void background(events, 'lwm2m-update', () => this.#describeAnew(deviceId), this.#stop.signal);
-      },
+      updated: (...args) => signals.updateEnded(...args),
+      succeeded: (deviceId) =>
+        void background(events, 'lwm2m-update', () => this.#describeAnew(deviceId), this.#stop.signal),
       imageAt: parts.imageAt,
       httpUriOf: parts.httpUriOf,
       updates: parts.updates,

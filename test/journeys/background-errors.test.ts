@@ -356,6 +356,7 @@ const cases: Readonly<Record<Exclude<BackgroundWork, 'uncaught'>, () => Promise<
       clientOf: () => undefined,
       calls: undefined as never,
       updates: new ClientUpdates(openDatabase(':memory:', gatewaySchema)),
+      succeeded: () => {},
       ended: () => {
         if (++ends === 1) broken();
       },

@@ -204,6 +204,7 @@ export class Lwm2mSite implements AsyncDisposable {
       },
       calls,
       updated: (_id, _correlator, result) => this.results.push(result),
+      succeeded: () => {},
       httpUriOf: () => undefined,
       updates: new ClientUpdates(this.#database),
       imageAt: (_id, uri) =>

@@ -21,6 +21,7 @@ export interface AdaptationModeParts {
   readonly calls: LwM2mCalls;
   /** Called when a firmware update that a client accepted has ended. */
   readonly updated: AdaptedFirmwareParts['ended'];
+  readonly succeeded: AdaptedFirmwareParts['succeeded'];
   readonly imageAt: AdaptedFirmwareParts['imageAt'];
   readonly httpUriOf: AdaptedFirmwareParts['httpUriOf'];
   readonly updates: AdaptedFirmwareParts['updates'];

@@ -33,6 +33,8 @@ export interface AdaptedFirmwareParts {
    * result code of FUMO.
    */
   readonly ended: (deviceId: string, correlator: string | undefined, result: number) => void;
+  /** Called when an operation has ended with success, and that is stored. */
+  readonly succeeded: (deviceId: string) => void;
   readonly clock: Clock;
   readonly events: Events;
   /** Ends all operations under way without a result. */
@@ -233,10 +235,11 @@ export class AdaptedFirmware {
 
   /** Forgets an operation and reports its result, both or nothing. Goes on to try while the disk takes nothing. */
   async #end(device: string, correlator: string | undefined, result: number): Promise<void> {
-    const { updates, ended, events, signal } = this.#parts;
+    const { updates, ended, succeeded, events, signal } = this.#parts;
     const end = () => updates.end(device, () => ended(device, correlator, result));
-    if (await persistently(this.#parts, 'lwm2m-update', end, signal))
-      events.emit('adaptation.update-ended', { device, result });
+    if (!(await persistently(this.#parts, 'lwm2m-update', end, signal))) return;
+    events.emit('adaptation.update-ended', { device, result });
+    if (result === FumoResult.Ok) succeeded(device);
   }
 
   /**

@@ -113,6 +113,7 @@ export async function adaptedRig(
     isThere,
     calls,
     updated: () => {},
+    succeeded: () => {},
     httpUriOf: () => undefined,
     imageAt: () => undefined,
     updates: new ClientUpdates(database),

@@ -136,6 +136,7 @@ export async function firmwareRig(
           ? { size: image.length, hash: '', read: (from, length) => image.subarray(from, from + length) }
           : undefined,
       updates,
+      succeeded: () => {},
       ended: (_deviceId, _correlator, result) => {
         told(result);
         done.resolve(result);
