@@ -4,11 +4,10 @@ import { asPosternError, PosternError } from '../../base/errors.ts';
 import type { Events } from '../../base/events.ts';
 import { DmError } from '../../dm/dm-error.ts';
 import { DmStatus } from '../../dm/status.ts';
-import { FumoRefusal, FumoResult, FumoState } from '../../mo/fumo.ts';
+import { FumoRefusal, FumoResult } from '../../mo/fumo.ts';
 import type { CallBody } from '../../wire/coap/blockwise-client.ts';
 import { FirmwareResource, FirmwareResult, FirmwareState, ObjectId } from '../../wire/lwm2m/objects.ts';
-import { type Path, pathText } from '../../wire/lwm2m/path.ts';
-import type { Value } from '../../wire/lwm2m/resource.ts';
+import type { Path } from '../../wire/lwm2m/path.ts';
 import type { ServedImage } from '../southbound/image-resource.ts';
 import type { LwM2mCalls } from '../southbound/lwm2m-calls.ts';
 import {
@@ -18,6 +17,16 @@ import {
   updateOperations,
 } from '../store/client-updates.ts';
 import type { Registration } from '../store/registrations.ts';
+import {
+  hasFailed,
+  isDownloaded,
+  isStale,
+  isUninstalled,
+  resultOf,
+  type Said,
+  saidBy,
+  stateOf,
+} from './client-firmware.ts';
 
 export interface AdaptedFirmwareParts {
   /** The registration of a client that is attached here. */
@@ -51,53 +60,16 @@ const runningLimit = 1024;
  */
 const polling = { first: 500, cap: 30_000, deadline: 3_600_000 } as const;
 
-/** FUMO result codes (OMA FUMO 1.0, section 8.2) by LwM2M Update Result. */
-const results: readonly number[] = [
-  FumoResult.Failed,
-  FumoResult.Ok,
-  FumoResult.NoRoom,
-  FumoResult.NoRoom,
-  FumoResult.NetworkFailed,
-  FumoResult.Corrupt,
-  FumoResult.NotAcceptable,
-  FumoResult.BadUrl,
-  FumoResult.Failed,
-  FumoResult.BadUrl,
-  FumoResult.Cancelled,
-];
-
 /** Values of the resource Firmware Update Delivery Method: by a Write of the package alone, and also by Package URI. */
 const delivers = { push: 1, both: 2 } as const;
 
 /** Values of the resource Firmware Update Protocol Support, by scheme of a URI. */
 const protocolOf: Readonly<Record<string, number>> = { coap: 0, coaps: 1, http: 2, https: 3 };
 
-/** What a client says of its update. */
-interface Said {
-  readonly state: number;
-  readonly result: number;
-  readonly delivery: number;
-  /** Codes of the protocols by which it downloads. Empty when it does not say. */
-  readonly protocols: readonly number[];
-}
-
 /** Errors of a client that is silent, or is not back from its reboot. */
 const passing: ReadonlySet<string> = new Set(['timeout', 'unavailable', 'full']);
 const isPassing = (thrown: unknown): boolean =>
   !(thrown instanceof FumoRefusal) && passing.has(asPosternError(thrown).code);
-
-/** An update that failed leaves the package, or does not. A client that defers it has not failed. */
-const hasFailed = ({ state, result }: Said): boolean =>
-  (state === FirmwareState.Idle || state === FirmwareState.Downloaded) &&
-  result > FirmwareResult.Success &&
-  result !== FirmwareResult.Deferred;
-
-/** FUMO states by LwM2M State. */
-const states: Readonly<Record<number, number>> = {
-  [FirmwareState.Downloading]: FumoState.Downloading,
-  [FirmwareState.Downloaded]: FumoState.Downloaded,
-  [FirmwareState.Updating]: FumoState.Updating,
-};
 
 /** Sends one request to a client. */
 type Send = (client: Registration) => Promise<void>;
@@ -160,7 +132,7 @@ export class AdaptedFirmware {
   async get(client: Registration, path: readonly string[]): Promise<FirmwareNode> {
     const [first, second, ...more] = path;
     if (first === undefined) return [...updateOperations, ...leaves];
-    if (first === 'State' && second === undefined) return String(await this.#state(client));
+    if (first === 'State' && second === undefined) return String(stateOf(await this.#poll(client)));
     if (first === 'PkgVersion' && second === undefined) return this.#setting(client, 'PkgVersion');
     if (isOperation(first) && second === undefined) return first === 'Update' ? [] : ['PkgURL'];
     if (isOperation(first) && first !== 'Update' && second === 'PkgURL' && more.length === 0)
@@ -308,17 +280,17 @@ export class AdaptedFirmware {
 
   /**
    * Has a client install its package, unless it does already. Throws as `#request`.
-   * @param isStale the client tells of an earlier success, although it should have forgotten that
+   * @param hasStale the client tells of an earlier success, although it should have forgotten that
    */
-  async #install(deviceId: string, isInstalling: boolean, isStale: boolean): Promise<void> {
+  async #install(deviceId: string, isInstalling: boolean, hasStale: boolean): Promise<void> {
     const { calls, signal } = this.#parts;
     // A client that reboots at once does not answer.
     const send: Send = (client) => calls.execute(client, at(FirmwareResource.Update), '', signal);
     await this.#request(deviceId, {
       ...(!isInstalling && { send }),
-      isUntouched: (said) => isUninstalled(said) || (isStale && isDownloaded(said)),
+      isUntouched: (said) => isUninstalled(said) || (hasStale && isDownloaded(said)),
       isReached: ({ state, result }) =>
-        result === FirmwareResult.Success && (!isStale || state === FirmwareState.Idle),
+        result === FirmwareResult.Success && (!hasStale || state === FirmwareState.Idle),
     });
   }
 
@@ -400,7 +372,7 @@ export class AdaptedFirmware {
       if (hasFailed(said)) {
         if (failures++ === 0) return undefined;
         const { result } = said;
-        throw new FumoRefusal(results[result] ?? FumoResult.Failed, `Update Result ${result}`);
+        throw new FumoRefusal(resultOf(result), `Update Result ${result}`);
       }
       if (isReached(said)) return said;
       if (isAnswered || !isUntouched(said)) return undefined;
@@ -434,44 +406,13 @@ export class AdaptedFirmware {
 
   async #poll(client: Registration): Promise<Said> {
     const entries = await this.#parts.calls.read(client, [ObjectId.Firmware, 0], this.#parts.signal);
-    const values = (id: number) =>
-      entries.filter(({ path }) => path[2] === id).map(({ path, value }) => numberIn(path, value));
-    const [state = 0] = values(FirmwareResource.State);
-    const [result = 0] = values(FirmwareResource.Result);
-    const [delivery = 0] = values(FirmwareResource.Delivery);
-    return { state, result, delivery, protocols: values(FirmwareResource.Protocols) };
-  }
-
-  /** State of the update as a FUMO state. */
-  async #state(client: Registration): Promise<number> {
-    const said = await this.#poll(client);
-    const { state, result } = said;
-    if (state === FirmwareState.Downloaded && hasFailed(said)) return FumoState.FailedWithData;
-    if (state !== FirmwareState.Idle) return states[state] ?? FumoState.Idle;
-    if (result === FirmwareResult.None) return FumoState.Idle;
-    if (result === FirmwareResult.Success) return FumoState.DoneWithoutData;
-    return results[result] === FumoResult.Failed ? FumoState.FailedWithoutData : FumoState.DownloadFailed;
+    return saidBy(entries);
   }
 
   #setting({ deviceId }: Registration, leaf: string): string {
     return this.#parts.updates.setting(deviceId, leaf);
   }
 }
-
-/** @throws {PosternError} `malformed` for what is no whole number */
-function numberIn(path: Path, value: Value): number {
-  const number = value instanceof Uint8Array ? Number.NaN : Number(value);
-  if (!Number.isInteger(number)) throw new PosternError('malformed', `${pathText(path)} is no whole number`);
-  return number;
-}
-
-const isDownloaded = ({ state }: Said): boolean => state === FirmwareState.Downloaded;
-/** Whether a client tells of a success that is not that of the package which it has. */
-const isStale = ({ state, result }: Said): boolean =>
-  result === FirmwareResult.Success && state !== FirmwareState.Idle;
-/** Whether a client has a package, and has not heard that it should install it. */
-const isUninstalled = ({ state, result }: Said): boolean =>
-  state === FirmwareState.Downloaded && result === FirmwareResult.None;
 
 const isOperation = (name: string): name is UpdateOperation =>
   (updateOperations as readonly string[]).includes(name);
